@@ -1,0 +1,28 @@
+"""What a Gen1 recording is: sensor, classes, splits and record layouts.
+
+Source: de Tournemire et al., "A Large Scale Event-based Detection Dataset for Automotive", 2020.
+"""
+
+import numpy as np
+
+HEIGHT, WIDTH = 240, 304
+CLASSES = ("car", "pedestrian")
+SPLITS = ("train", "val", "test")
+RECORDINGS_PER_SPLIT = {"train": 1460, "val": 429, "test": 470}
+
+#: Decoded events: time in us, column, row, polarity (0 = OFF, 1 = ON).
+EVENT = np.dtype([("t", "<i8"), ("x", "<u2"), ("y", "<u2"), ("p", "u1")])
+
+#: Boxes in memory: time in us, top-left corner and size in sensor pixels.
+BOX = np.dtype(
+    [
+        ("t", "<i8"),
+        ("x", "<f4"),
+        ("y", "<f4"),
+        ("w", "<f4"),
+        ("h", "<f4"),
+        ("class_id", "<u4"),
+        ("class_confidence", "<f4"),
+        ("track_id", "<u4"),
+    ]
+)
