@@ -1,0 +1,65 @@
+import pytest
+
+from gen1.recordings import Recording, list_recordings
+
+
+def make(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
+
+def test_pairs_are_listed_by_split_and_name(tmp_path):
+    make(tmp_path, "train/b_td.dat", "train/b_bbox.npy", "train/a_td.dat", "train/a_bbox.npy")
+    make(tmp_path, "test/c_td.dat", "test/c_bbox.npy", "test/notes.txt")
+    found = list_recordings(tmp_path)
+    assert [(r.split, r.name) for r in found] == [("train", "a"), ("train", "b"), ("test", "c")]
+    test = tmp_path / "test"
+    wanted = [Recording("c", "test", test / "c_td.dat", test / "c_bbox.npy")]
+    assert list_recordings(tmp_path, "test") == wanted
+
+
+def test_root_without_split_folders_is_searched_itself(tmp_path):
+    make(tmp_path, "a_td.dat", "a_bbox.npy")
+    wanted = [Recording("a", "", tmp_path / "a_td.dat", tmp_path / "a_bbox.npy")]
+    assert list_recordings(tmp_path) == wanted
+
+
+def test_labels_are_optional_where_asked(tmp_path):
+    make(tmp_path, "test/a_td.dat")
+    assert list_recordings(tmp_path, "test", require_labels=False)[0].boxes is None
+    make(tmp_path, "test/b_bbox.npy")
+    with pytest.raises(ValueError, match="without a recording"):
+        list_recordings(tmp_path, "test", require_labels=False)
+
+
+def test_unpaired_files_are_counted_and_named_both_ways(tmp_path):
+    make(tmp_path, *(f"val/{name}_td.dat" for name in "abcde"), "val/x_bbox.npy")
+    with pytest.raises(ValueError, match="val: ") as error:
+        list_recordings(tmp_path)
+    message = str(error.value)
+    assert "1 file without a recording (x_bbox.npy)" in message
+    assert "5 files without labels (a_td.dat, b_td.dat, c_td.dat, ...)" in message
+
+
+@pytest.mark.parametrize(
+    ("split", "sentence"),
+    [
+        (None, "holds no recordings"),
+        ("val", "has no folder val"),
+        ("valid", "expected one of train, val, test"),
+    ],
+)
+def test_empty_directory_and_missing_split_are_named(tmp_path, split, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        list_recordings(tmp_path, split)
+
+
+def test_empty_split_and_missing_root_are_named(tmp_path):
+    make(tmp_path, "train/a_td.dat", "train/a_bbox.npy")
+    (tmp_path / "val").mkdir()
+    with pytest.raises(ValueError, match="val: holds no recordings"):
+        list_recordings(tmp_path)
+    with pytest.raises(ValueError, match="gone: no such directory"):
+        list_recordings(tmp_path / "gone")
