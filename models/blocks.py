@@ -1,0 +1,198 @@
+"""The building blocks of SpikeYOLO: neuron, convolution, batch norm, in that order.
+
+Every block maps x [T, B, C, H, W] to [T, B, C', H', W']; convolutions and batch norms see the
+T * B steps as one batch. `neuron` is a factory, so that one graph serves every neuron and the
+ANN twin. Source: Luo et al., SpikeYOLO, ECCV 2024, arXiv:2407.20708.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Neuron = Callable[[], nn.Module]
+
+
+def per_step(module: nn.Module, x: Tensor) -> Tensor:
+    """Apply `module`, which knows [N, C, H, W], to every step of x [T, B, C, H, W]."""
+    return module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.03)
+
+
+def depthwise(channels: int, kernel: int, padding: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, kernel, padding=padding, groups=channels, bias=False)
+
+
+def pointwise(in_channels: int, out_channels: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 1, bias=False)
+
+
+class SpikeConv(nn.Module):
+    """neuron -> convolution (same padding) -> batch norm; with `bias`, no batch norm."""
+
+    def __init__(
+        self,
+        neuron: Neuron,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int = 1,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.neuron = neuron()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=bias)
+        self.bn = nn.Identity() if bias else batch_norm(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return per_step(nn.Sequential(self.conv, self.bn), self.neuron(x))
+
+
+class Downsample(nn.Module):
+    """[neuron] -> strided convolution with bias -> batch norm; `stem` reads the events, unspiked."""
+
+    def __init__(
+        self, neuron: Neuron, in_channels: int, out_channels: int, stem: bool = False
+    ) -> None:
+        super().__init__()
+        kernel, stride, padding = (7, 4, 2) if stem else (3, 2, 1)
+        self.neuron = nn.Identity() if stem else neuron()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding)
+        self.bn = batch_norm(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return per_step(nn.Sequential(self.conv, self.bn), self.neuron(x))
+
+
+class BNAndPad(nn.Module):
+    """Batch norm, then a border of what batch norm makes of zero: x [N, C, H, W] -> H + 2, W + 2.
+
+    The border uses the running statistics, in training too, and no gradient flows into it. So a
+    convolution folded with it equals one that pads its own input with zeros.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bn = batch_norm(channels)
+
+    def border(self) -> Tensor:
+        """The value of each channel's border, [C]."""
+        bn = self.bn
+        std = torch.sqrt(bn.running_var + bn.eps)
+        return (bn.bias - bn.running_mean * bn.weight / std).detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bn(x)
+        N, C, H, W = x.shape
+        border = self.border().to(x.dtype).view(1, C, 1, 1)
+        return F.pad(x - border, (1, 1, 1, 1)) + border
+
+
+class RepConv(nn.Module):
+    """1x1 -> padded batch norm -> depthwise 3x3 -> 1x1 -> batch norm, on [N, C, H, W].
+
+    Without a nonlinearity inside, it equals one dense 3x3 convolution with bias at inference.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.pointwise_in = pointwise(in_channels, in_channels)
+        self.bn_pad = BNAndPad(in_channels)
+        self.depthwise = depthwise(in_channels, 3, padding=0)
+        self.pointwise_out = pointwise(in_channels, out_channels)
+        self.bn = batch_norm(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bn_pad(self.pointwise_in(x))
+        return self.bn(self.pointwise_out(self.depthwise(x)))
+
+
+class SepRepConv(nn.Module):
+    """padded batch norm -> 1x1 -> depthwise 3x3, on [N, C, H, W]; one dense 3x3 at inference."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.bn_pad = BNAndPad(in_channels)
+        self.pointwise = pointwise(in_channels, out_channels)
+        self.depthwise = depthwise(out_channels, 3, padding=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.depthwise(self.pointwise(self.bn_pad(x)))
+
+
+class SepConv(nn.Module):
+    """Token mixer: spikes widened by 1x1, mixed by depthwise 7x7, brought back by SepRepConv."""
+
+    def __init__(self, neuron: Neuron, channels: int, expansion: int = 2) -> None:
+        super().__init__()
+        hidden = channels * expansion
+        self.neuron1 = neuron()
+        self.pointwise = pointwise(channels, hidden)
+        self.bn1 = batch_norm(hidden)
+        self.neuron2 = neuron()
+        self.depthwise = depthwise(hidden, 7, padding=3)
+        self.bn2 = batch_norm(hidden)
+        self.neuron3 = neuron()
+        self.rep = SepRepConv(hidden, channels)
+        self.bn3 = batch_norm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = per_step(nn.Sequential(self.pointwise, self.bn1), self.neuron1(x))
+        x = per_step(nn.Sequential(self.depthwise, self.bn2), self.neuron2(x))
+        return per_step(nn.Sequential(self.rep, self.bn3), self.neuron3(x))
+
+
+class AllConvBlock(nn.Module):
+    """SNN-Block-1, for fine maps: x += SepConv(x); x += two standard 3x3, `ratio` times wider."""
+
+    def __init__(self, neuron: Neuron, channels: int, ratio: int) -> None:
+        super().__init__()
+        hidden = channels * ratio
+        self.mixer = SepConv(neuron, channels)
+        self.conv1 = SpikeConv(neuron, channels, hidden, 3)
+        self.conv2 = SpikeConv(neuron, hidden, channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.mixer(x)
+        return x + self.conv2(self.conv1(x))
+
+
+class ConvBlock(nn.Module):
+    """SNN-Block-2, for coarse maps: as SNN-Block-1 with re-parameterised convolutions."""
+
+    def __init__(self, neuron: Neuron, channels: int, ratio: int) -> None:
+        super().__init__()
+        hidden = channels * ratio
+        self.mixer = SepConv(neuron, channels)
+        self.neuron1 = neuron()
+        self.conv1 = RepConv(channels, hidden)
+        self.bn1 = batch_norm(hidden)
+        self.neuron2 = neuron()
+        self.conv2 = RepConv(hidden, channels)
+        self.bn2 = batch_norm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.mixer(x)
+        hidden = per_step(nn.Sequential(self.conv1, self.bn1), self.neuron1(x))
+        return x + per_step(nn.Sequential(self.conv2, self.bn2), self.neuron2(hidden))
+
+
+class SPPF(nn.Module):
+    """Spatial pyramid pooling: three chained 5x5 max pools of the real-valued map, concatenated."""
+
+    def __init__(self, neuron: Neuron, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        hidden = in_channels // 2
+        self.conv1 = SpikeConv(neuron, in_channels, hidden, 1)
+        self.pool = nn.MaxPool2d(5, stride=1, padding=2)
+        self.conv2 = SpikeConv(neuron, hidden * 4, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = [self.conv1(x)]
+        for _ in range(3):
+            maps.append(per_step(self.pool, maps[-1]))
+        return self.conv2(torch.cat(maps, dim=2))

@@ -1,0 +1,117 @@
+"""Raw maps -> boxes and scores -> detections."""
+
+import torch
+from torch import Tensor
+
+REG_MAX = 16
+STRIDES = (8, 16, 32)
+
+
+def anchor_points(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Cell centres of maps [B, C, H/s, W/s]: points [A, 2] (x, y) in cells, strides [A, 1] in px.
+
+    Anchors are ordered stride 8, 16, 32, row-major.
+    """
+    points, strides = [], []
+    for feature_map, stride in zip(maps, STRIDES, strict=True):
+        H, W = feature_map.shape[-2:]
+        like = {"device": feature_map.device, "dtype": feature_map.dtype}
+        y, x = torch.meshgrid(
+            torch.arange(H, **like) + 0.5, torch.arange(W, **like) + 0.5, indexing="ij"
+        )
+        points.append(torch.stack((x, y), dim=-1).view(-1, 2))
+        strides.append(torch.full((H * W, 1), stride, **like))
+    return torch.cat(points), torch.cat(strides)
+
+
+def flatten_maps(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Raw maps [B, 64 + nc, H/s, W/s] -> side logits [B, A, 4, 16] and class logits [B, A, nc]."""
+    flat = torch.cat([m.flatten(2) for m in maps], dim=2).transpose(1, 2)
+    sides, classes = flat.split((4 * REG_MAX, flat.shape[-1] - 4 * REG_MAX), dim=-1)
+    return sides.unflatten(-1, (4, REG_MAX)), classes
+
+
+def expected_distances(side_logits: Tensor) -> Tensor:
+    """Mean of the distribution over 0..15 cells: [..., 4, 16] -> [..., 4] in cells."""
+    bins = torch.arange(REG_MAX, device=side_logits.device, dtype=side_logits.dtype)
+    return side_logits.softmax(-1) @ bins
+
+
+def distances_to_boxes(distances: Tensor, points: Tensor) -> Tensor:
+    """Left, top, right, bottom distances [..., A, 4] from points [A, 2] -> x1 y1 x2 y2."""
+    left_top, right_bottom = distances.chunk(2, dim=-1)
+    return torch.cat((points - left_top, points + right_bottom), dim=-1)
+
+
+def decode(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Raw maps [B, 64 + nc, H/s, W/s], s = 8, 16, 32 -> boxes and scores of every anchor.
+
+    Returns boxes_xyxy [B, A, 4] in network px and scores [B, A, nc] in [0, 1]; anchors are
+    ordered stride 8, 16, 32, row-major.
+    """
+    points, strides = anchor_points(maps)
+    side_logits, class_logits = flatten_maps(maps)
+    boxes = distances_to_boxes(expected_distances(side_logits), points) * strides
+    return boxes, class_logits.sigmoid()
+
+
+def non_max_suppression(
+    boxes_xyxy: Tensor,
+    scores: Tensor,
+    score_threshold: float = 0.001,
+    iou_threshold: float = 0.7,
+    max_detections: int = 300,
+    multi_label: bool = True,
+    class_agnostic: bool = False,
+    max_candidates: int = 30_000,
+) -> list[Tensor]:
+    """Greedy suppression within each class: the best box removes those of IoU > iou_threshold.
+
+    boxes_xyxy: [B, A, 4] px; scores: [B, A, nc]. `multi_label` lets one anchor report several
+    classes; `class_agnostic` lets classes suppress each other. Returns per image [n, 6] rows
+    x1 y1 x2 y2 score class, best first, n <= max_detections; of equal scores the earlier anchor
+    wins. There is no time limit: the same input always gives the same boxes.
+    """
+    return [
+        _suppress(
+            _candidates(image_boxes, image_scores, score_threshold, multi_label)[:max_candidates],
+            iou_threshold,
+            max_detections,
+            class_agnostic,
+        )
+        for image_boxes, image_scores in zip(boxes_xyxy, scores, strict=True)
+    ]
+
+
+def _candidates(
+    boxes: Tensor, scores: Tensor, score_threshold: float, multi_label: bool
+) -> Tensor:
+    """Rows x1 y1 x2 y2 score class above the threshold, best first."""
+    if multi_label:
+        anchor, label = (scores > score_threshold).nonzero(as_tuple=True)
+    else:
+        best, label = scores.max(dim=1)
+        anchor = (best > score_threshold).nonzero()[:, 0]
+        label = label[anchor]
+    score = scores[anchor, label]
+    rows = torch.cat((boxes[anchor], score[:, None], label[:, None].to(boxes)), dim=1)
+    return rows[score.argsort(descending=True, stable=True)]
+
+
+def _suppress(
+    rows: Tensor, iou_threshold: float, max_detections: int, class_agnostic: bool
+) -> Tensor:
+    """Keep the best row, drop what it covers, repeat; rows are sorted best first."""
+    areas = (rows[:, 2] - rows[:, 0]) * (rows[:, 3] - rows[:, 1])
+    kept = []
+    while len(rows) and len(kept) < max_detections:
+        best, area = rows[0], areas[0]
+        kept.append(best)
+        size = (torch.minimum(rows[:, 2:4], best[2:4]) - torch.maximum(rows[:, :2], best[:2])).clamp(0)
+        overlap = size.prod(1)
+        survives = overlap <= iou_threshold * (areas + area - overlap)
+        if not class_agnostic:
+            survives |= rows[:, 5] != best[5]
+        survives[0] = False
+        rows, areas = rows[survives], areas[survives]
+    return torch.stack(kept) if kept else rows.new_zeros((0, 6))

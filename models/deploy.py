@@ -1,0 +1,113 @@
+"""Training network -> inference network: one convolution with bias per synapse layer.
+
+Batch norms fold into the convolution before them and re-parameterised convolutions collapse to
+one dense 3x3, so every weight layer reads spikes and nothing else (but the stem, which reads
+events). The forward code stays the same: folded modules become identities.
+"""
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.blocks import ConvBlock, Downsample, RepConv, SepConv, SepRepConv, SpikeConv
+
+
+class Affine(NamedTuple):
+    """A convolution's weight [out, in / groups, k, k] and bias [out], in float64."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+def scale_and_shift(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Batch norm at inference as x * scale + shift, [C] each, float64."""
+    scale = bn.weight.double() / torch.sqrt(bn.running_var.double() + bn.eps)
+    return scale, bn.bias.double() - bn.running_mean.double() * scale
+
+
+def affine(module: nn.Module) -> Affine:
+    """What a convolution, RepConv or SepRepConv computes, as one convolution."""
+    if isinstance(module, RepConv):
+        return collapse_rep(module)
+    if isinstance(module, SepRepConv):
+        return collapse_sep_rep(module)
+    if not isinstance(module, nn.Conv2d):
+        raise ValueError(f"cannot fold a {type(module).__name__} into a convolution")
+    weight = module.weight.double()
+    bias = weight.new_zeros(len(weight)) if module.bias is None else module.bias.double()
+    return Affine(weight, bias)
+
+
+def collapse_rep(rep: RepConv) -> Affine:
+    """1x1, padded batch norm, depthwise 3x3, 1x1, batch norm -> one zero-padded dense 3x3."""
+    scale, shift = scale_and_shift(rep.bn_pad.bn)
+    point_in = rep.pointwise_in.weight.double()[:, :, 0, 0] * scale[:, None]
+    spatial = rep.depthwise.weight.double()[:, 0]
+    point_out = rep.pointwise_out.weight.double()[:, :, 0, 0]
+    weight = torch.einsum("oc,chw,ci->oihw", point_out, spatial, point_in)
+    bias = point_out @ (shift * spatial.sum((1, 2)))
+    return fold(Affine(weight, bias), rep.bn)
+
+
+def collapse_sep_rep(rep: SepRepConv) -> Affine:
+    """Padded batch norm, 1x1, depthwise 3x3 -> one zero-padded dense 3x3."""
+    scale, shift = scale_and_shift(rep.bn_pad.bn)
+    point = rep.pointwise.weight.double()[:, :, 0, 0]
+    spatial = rep.depthwise.weight.double()[:, 0]
+    weight = torch.einsum("ohw,oi->oihw", spatial, point * scale)
+    return Affine(weight, (point @ shift) * spatial.sum((1, 2)))
+
+
+def fold(conv: Affine, bn: nn.BatchNorm2d) -> Affine:
+    scale, shift = scale_and_shift(bn)
+    return Affine(conv.weight * scale[:, None, None, None], conv.bias * scale + shift)
+
+
+def fused(conv: nn.Module, bn: nn.Module) -> nn.Conv2d:
+    """One Conv2d, in the dtype of `conv`, that equals conv then bn at inference."""
+    like = next(conv.parameters())
+    weight, bias = affine(conv) if isinstance(bn, nn.Identity) else fold(affine(conv), bn)
+    plain = conv if isinstance(conv, nn.Conv2d) else None
+    out_channels, in_channels, kernel, _ = weight.shape
+    groups = plain.groups if plain else 1
+    result = nn.Conv2d(
+        in_channels * groups,
+        out_channels,
+        kernel,
+        stride=plain.stride if plain else 1,
+        padding=plain.padding if plain else kernel // 2,
+        groups=groups,
+        device=like.device,
+        dtype=like.dtype,
+    )
+    result.weight.copy_(weight)
+    result.bias.copy_(bias)
+    return result
+
+
+#: In each block, which convolution is followed by which batch norm.
+FOLDED_PAIRS: dict[type[nn.Module], list[tuple[str, str]]] = {
+    SpikeConv: [("conv", "bn")],
+    Downsample: [("conv", "bn")],
+    SepConv: [("pointwise", "bn1"), ("depthwise", "bn2"), ("rep", "bn3")],
+    ConvBlock: [("conv1", "bn1"), ("conv2", "bn2")],
+}
+
+
+@torch.no_grad()
+def deploy(model: nn.Module) -> nn.Module:
+    """A folded copy of `model` in evaluation mode, called the same way, with the same outputs.
+
+    Raises ValueError if a batch norm is left over. The model itself is not modified.
+    """
+    deployed = copy.deepcopy(model).eval()
+    for block in list(deployed.modules()):
+        for conv, bn in FOLDED_PAIRS.get(type(block), []):
+            setattr(block, conv, fused(getattr(block, conv), getattr(block, bn)))
+            setattr(block, bn, nn.Identity())
+    left = [name for name, m in deployed.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    if left:
+        raise ValueError(f"cannot deploy: batch norm {left[0]!r} belongs to no known block")
+    return deployed.requires_grad_(False)

@@ -1,0 +1,111 @@
+"""Detection loss: box overlap, class scores and the distribution of box sides."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.assign import TaskAlignedAssigner
+from models.boxes import complete_iou
+from models.decode import (
+    REG_MAX,
+    anchor_points,
+    distances_to_boxes,
+    expected_distances,
+    flatten_maps,
+)
+
+
+class LossGains(NamedTuple):
+    box: float = 7.5
+    cls: float = 0.5
+    dfl: float = 1.5
+
+
+class DetectionLoss(nn.Module):
+    """Loss of raw maps against labelled boxes.
+
+    maps: [B, 64 + nc, H/s, W/s], s = 8, 16, 32. targets: [M, 6] rows (image, class, x1, y1, x2,
+    y2) in network px; M may be 0. Returns (total, items): items = (box, cls, dfl) after gains,
+    detached; total = sum(items) * B, the figure to call backward on.
+    Raises ValueError for targets of another shape, an unknown class or image.
+    Source: SpikeYOLO, ECCV 2024; Li et al., "Generalized Focal Loss", NeurIPS 2020.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        gains: LossGains = LossGains(),
+        assigner: TaskAlignedAssigner = TaskAlignedAssigner(),
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.gains = gains
+        self.assigner = assigner
+
+    def forward(self, maps: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
+        B = maps[0].shape[0]
+        points, strides = anchor_points(maps)
+        side_logits, class_logits = flatten_maps(maps)
+        boxes = distances_to_boxes(expected_distances(side_logits), points)
+        gt_labels, gt_xyxy, gt_valid = self._padded(targets.to(boxes.device), B, boxes.dtype)
+
+        assigned = self.assigner(
+            class_logits.detach().sigmoid(),
+            boxes.detach() * strides,
+            points * strides,
+            gt_labels,
+            gt_xyxy,
+            gt_valid,
+        )
+        normaliser = assigned.scores.sum().clamp(min=1)
+        cls = F.binary_cross_entropy_with_logits(class_logits, assigned.scores, reduction="sum")
+        box, dfl = self._box_terms(side_logits, boxes, points, strides, assigned)
+        items = torch.stack((box, cls, dfl)) / normaliser * boxes.new_tensor(self.gains)
+        return items.sum() * B, items.detach()
+
+    def _box_terms(self, side_logits, boxes, points, strides, assigned) -> tuple[Tensor, Tensor]:
+        """CIoU and distribution focal loss of the foreground anchors, weighted, summed."""
+        foreground = assigned.foreground
+        weight = assigned.scores.sum(-1)[foreground]
+        target_boxes = assigned.boxes_xyxy / strides
+        overlap = complete_iou(boxes[foreground], target_boxes[foreground])
+        box = ((1 - overlap) * weight).sum()
+
+        left_top, right_bottom = target_boxes.chunk(2, dim=-1)
+        distances = torch.cat((points - left_top, right_bottom - points), dim=-1)
+        dfl = distribution_focal_loss(side_logits[foreground], distances[foreground])
+        return box, (dfl * weight).sum()
+
+    def _padded(self, targets: Tensor, B: int, dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows [M, 6] -> labels [B, N], boxes [B, N, 4] and validity [B, N], N the largest count."""
+        if targets.dim() != 2 or targets.shape[1] != 6:
+            raise ValueError(f"targets have shape {tuple(targets.shape)}, expected [M, 6]")
+        image, label = targets[:, 0].long(), targets[:, 1].long()
+        for name, values, bound in (("image", image, B), ("class", label, self.num_classes)):
+            if len(values) and not 0 <= int(values.min()) <= int(values.max()) < bound:
+                raise ValueError(f"targets name a {name} outside 0..{bound - 1}")
+        counts = torch.bincount(image, minlength=B)
+        N = int(counts.max()) if len(targets) else 0
+        order = image.argsort(stable=True)
+        image = image[order]
+        starts = counts.cumsum(0) - counts
+        slot = torch.arange(len(image), device=image.device) - starts[image]
+
+        labels = torch.zeros(B, N, dtype=torch.long, device=targets.device)
+        boxes = torch.zeros(B, N, 4, dtype=dtype, device=targets.device)
+        labels[image, slot] = label[order]
+        boxes[image, slot] = targets[order, 2:].to(dtype)
+        return labels, boxes, boxes.sum(-1) > 0
+
+
+def distribution_focal_loss(side_logits: Tensor, distances: Tensor) -> Tensor:
+    """Cross entropy to the two bins around each side: [n, 4, 16], [n, 4] in cells -> mean [n]."""
+    distances = distances.clamp(0, REG_MAX - 1 - 0.01)
+    lower = distances.long()
+    share = distances - lower
+    log_p = side_logits.log_softmax(-1)
+    below = log_p.gather(-1, lower[..., None])[..., 0]
+    above = log_p.gather(-1, lower[..., None] + 1)[..., 0]
+    return -(below * (1 - share) + above * share).mean(-1)
