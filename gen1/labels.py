@@ -40,7 +40,7 @@ GEN1_NAMES = {"t": "ts", "class_confidence": "confidence"}
 def read_boxes(path: Path | str) -> np.ndarray:
     """Labels or detections of one recording, BOX [n], in the order of the file.
 
-    Raises ValueError if path is no .npy file, lacks a field or holds a non-finite coordinate.
+    Raises ValueError if path is no .npy file or as_boxes refuses what it holds.
     """
     path = Path(path)
     if not path.is_file():
@@ -50,15 +50,24 @@ def read_boxes(path: Path | str) -> np.ndarray:
             stored = np.lib.format.read_array(file, allow_pickle=False)
     except Exception as error:  # damaged headers end in many kinds of exceptions
         raise ValueError(f"{path}: is not a readable .npy file, expected boxes") from error
+    return as_boxes(stored, str(path))
+
+
+def as_boxes(stored: np.ndarray, source: str = "boxes") -> np.ndarray:
+    """A copy of boxes in any known layout as BOX [n]; source is what an error message names.
+
+    Raises ValueError for a missing field or a non-finite coordinate.
+    """
     boxes = np.empty(stored.size, BOX)
     for name in BOX.names or ():
-        sources = [n for n in (name, GEN1_NAMES.get(name)) if n in (stored.dtype.names or ())]
-        if not sources or stored.ndim != 1 or stored.dtype[sources[0]].kind not in "iuf":
-            found = f"holds {stored.dtype} {list(stored.shape)} without a column of {name}"
-            raise ValueError(f"{path}: {found}, expected the fields {', '.join(BOX.names or ())}")
-        boxes[name] = stored[sources[0]]
+        names = stored.dtype.names or ()
+        column = name if name in names else GEN1_NAMES.get(name, name)
+        if column not in names or stored.ndim != 1 or stored.dtype[column].kind not in "iuf":
+            found = f"{list(stored.shape)} of {stored.dtype} without a column of {name}"
+            raise ValueError(f"{source}: {found}, expected the fields {', '.join(BOX.names or ())}")
+        boxes[name] = stored[column]
     if not all(np.isfinite(boxes[name]).all() for name in "xywh"):
-        raise ValueError(f"{path}: holds a box with a non-finite side, expected pixels")
+        raise ValueError(f"{source}: a box has a non-finite coordinate, expected pixels")
     return boxes
 
 

@@ -1,0 +1,169 @@
+"""Boxes and detections of whole recordings -> COCO detection figures, through pycocotools."""
+
+import io
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from gen1.labels import as_boxes
+from gen1.protocol import EvalProtocol
+from gen1.spec import CLASSES
+
+
+@dataclass(frozen=True)
+class DetectionMetrics:
+    """COCO figures in [0, 1] under one protocol; -1 where nothing defines a figure.
+
+    `stats`: float64 [12] in pycocotools' order (AP, AP50, AP75, AP small, medium, large, AR1,
+    AR10, AR100, AR small, medium, large). `per_class`: name -> (AP, AP50).
+    `precision`: float64 [n_classes, 101] at IoU 0.5 over recall 0, 0.01, ..., 1.
+    Counts are of what the protocol left to score; an image is one label time.
+    """
+
+    stats: np.ndarray
+    per_class: dict[str, tuple[float, float]]
+    precision: np.ndarray
+    protocol: EvalProtocol
+    n_recordings: int
+    n_images: int
+    n_labels: int
+    n_detections: int
+
+    @property
+    def map_50_95(self) -> float:
+        """Mean AP over IoU 0.50:0.05:0.95 and the classes that have labels."""
+        return float(self.stats[0])
+
+    @property
+    def map_50(self) -> float:
+        """Mean AP at IoU 0.50."""
+        return float(self.stats[1])
+
+    def summary(self) -> str:
+        """One line: the figures and the rule they were made by."""
+        figures = f"mAP {self.map_50_95:.3f}, mAP@50 {self.map_50:.3f}"
+        counts = f"{self.n_recordings} recordings, {self.n_images} frames, {self.n_labels} labels"
+        return f"{figures} (protocol {self.protocol.name}, {counts})"
+
+
+def evaluate(
+    labels: Sequence[np.ndarray],
+    detections: Sequence[np.ndarray],
+    protocol: EvalProtocol,
+    class_names: Sequence[str] = CLASSES,
+) -> DetectionMetrics:
+    """Score detections against labels, two lists of BOX [n], one array per recording.
+
+    Raises ValueError if the lists differ in length, a class_id has no name, a confidence is
+    not finite or no label is left to score.
+    """
+    if len(labels) != len(detections):
+        given = f"{len(labels)} label arrays and {len(detections)} detection arrays"
+        raise ValueError(f"{given}, expected one of each per recording")
+    label_parts, detection_parts, n_images = [], [], 0
+    for recording, (label, detection) in enumerate(zip(labels, detections, strict=True)):
+        label = _checked(label, f"labels of recording {recording}", len(class_names))
+        detection = _checked(detection, f"detections of recording {recording}", len(class_names))
+        label = label[protocol.keep(label)]
+        if protocol.filter_detections:
+            detection = detection[protocol.keep(detection)]
+        times_us, image = np.unique(label["t"], return_inverse=True)
+        near, near_image = _near(detection, times_us, protocol.tolerance_us)
+        label_parts.append((label, image + n_images))
+        detection_parts.append((near, near_image + n_images))
+        n_images += len(times_us)
+    if n_images == 0:
+        given = f"{sum(map(len, labels))} labels in {len(labels)} recordings"
+        raise ValueError(f"protocol {protocol.name} keeps none of {given}, expected at least one")
+    truth = _coco(label_parts, n_images, class_names)
+    found = _coco(detection_parts, n_images, class_names)
+    stats, precision = _run(truth, found)
+    return DetectionMetrics(
+        stats=stats,
+        per_class={name: _average(precision[:, :, k]) for k, name in enumerate(class_names)},
+        precision=precision[0].T,
+        protocol=protocol,
+        n_recordings=len(labels),
+        n_images=n_images,
+        n_labels=len(truth.anns),
+        n_detections=len(found.anns),
+    )
+
+
+def _checked(boxes: np.ndarray, source: str, n_classes: int) -> np.ndarray:
+    """BOX [n], sorted by time; a time's boxes keep their order."""
+    boxes = as_boxes(boxes, source)
+    if np.any(boxes["class_id"] >= n_classes):
+        found = f"class_id {boxes['class_id'].max()}"
+        raise ValueError(f"{source}: {found}, expected 0 to {n_classes - 1}")
+    if not np.isfinite(boxes["class_confidence"]).all():
+        raise ValueError(f"{source}: a class_confidence is not finite, expected 0 to 1")
+    return boxes[np.argsort(boxes["t"], kind="stable")]
+
+
+def _near(
+    detections: np.ndarray, times_us: np.ndarray, tolerance_us: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Detections within tolerance_us of each time, both ends included, and the time's index.
+
+    A detection near two label times is scored with both.
+    """
+    first = np.searchsorted(detections["t"], times_us - tolerance_us, side="left")
+    last = np.searchsorted(detections["t"], times_us + tolerance_us, side="right")
+    counts = last - first
+    image = np.repeat(np.arange(len(times_us)), counts)
+    rank = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return detections[first[image] + rank], image
+
+
+def _coco(
+    parts: list[tuple[np.ndarray, np.ndarray]], n_images: int, class_names: Sequence[str]
+) -> COCO:
+    """pycocotools' data set of (BOX [n], image [n]) parts, in memory.
+
+    Annotation and category ids begin at 1: pycocotools never matches an annotation 0.
+    """
+    boxes = np.concatenate([part for part, _ in parts])
+    image = np.concatenate([index for _, index in parts])
+    boxes_xywh = np.stack([boxes[name].astype(np.float64) for name in "xywh"], axis=1)
+    rows = zip(
+        image.tolist(),
+        (boxes["class_id"].astype(int) + 1).tolist(),
+        boxes_xywh.tolist(),
+        (boxes["w"] * boxes["h"]).tolist(),
+        boxes["class_confidence"].tolist(),
+        strict=True,
+    )
+    keys = ("image_id", "category_id", "bbox", "area", "score", "iscrowd", "id")
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": index} for index in range(n_images)],
+        "categories": [{"id": k, "name": name} for k, name in enumerate(class_names, start=1)],
+        "annotations": [
+            dict(zip(keys, (*row, 0, number), strict=True)) for number, row in enumerate(rows, 1)
+        ],
+    }
+    with redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco
+
+
+def _run(truth: COCO, found: COCO) -> tuple[np.ndarray, np.ndarray]:
+    """The 12 figures, and the precision [IoU 10, recall 101, class] of all sizes, 100 boxes."""
+    evaluation = COCOeval(truth, found, "bbox")
+    with redirect_stdout(io.StringIO()):
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return np.asarray(evaluation.stats), evaluation.eval["precision"][:, :, :, 0, -1]
+
+
+def _average(precision: np.ndarray) -> tuple[float, float]:
+    """(AP, AP50) from one class's precision [IoU 10, recall 101]; -1 where it has no labels."""
+    if np.any(precision < 0):
+        return -1.0, -1.0
+    return float(precision.mean()), float(precision[0].mean())

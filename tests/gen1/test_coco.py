@@ -1,0 +1,133 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gen1.coco import evaluate
+from gen1.labels import as_boxes, clip_boxes
+from gen1.protocol import PROTOCOLS, EvalProtocol
+from gen1.spec import BOX
+
+PROPHESEE, ALL_BOXES = PROTOCOLS["prophesee"], PROTOCOLS["all-boxes"]
+RULES = {
+    "paper": PROPHESEE,
+    "shipped": EvalProtocol("shipped", 100_000, 30, 20, tolerance_us=50_000),
+    "readme": EvalProtocol("readme", 500_000, 60, 20, tolerance_us=50_000),
+    "nofilter": EvalProtocol("nofilter", tolerance_us=50_000),
+    "gt_only": replace(PROPHESEE, filter_detections=False),
+}
+SCORED_SETS = ["main", "early", "no_ped_gt", "empty_parts", "perfect"]
+
+
+@pytest.fixture(scope="module")
+def figures(golden):
+    return dict(golden("gen1/fx_eval.npz"))
+
+
+def boxes_of(figures, name):
+    parts = range(int(figures[f"{name}|n"]))
+    return tuple([as_boxes(figures[f"{name}|{kind}{i}"]) for i in parts] for kind in ("gt", "dt"))
+
+
+def make_boxes(*rows):
+    """Rows (t, x, y, w, h, class_id, class_confidence) -> BOX."""
+    return np.array([(*row, 0) for row in rows], BOX)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", SCORED_SETS)
+def test_figures_equal_the_public_toolbox(figures, name, rule):
+    metrics = evaluate(*boxes_of(figures, name), RULES[rule])
+    np.testing.assert_allclose(metrics.stats, figures[f"{name}|{rule}|stats"], rtol=0, atol=1e-9)
+    assert (metrics.map_50_95, metrics.map_50) == tuple(metrics.stats[:2])
+    if rule != "gt_only":
+        ap50_ap = [metrics.per_class[class_name][::-1] for class_name in ("car", "pedestrian")]
+        np.testing.assert_allclose(ap50_ap, figures[f"{name}|{rule}|per_class"], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", SCORED_SETS)
+def test_prophesee_equals_rvt(figures, name):
+    labels, detections = boxes_of(figures, name)
+    stats = evaluate(labels, detections, PROPHESEE).stats
+    np.testing.assert_allclose(stats[:6], figures[f"{name}|rvt"], rtol=0, atol=1e-9)
+    cropped = [clip_boxes(boxes, 239, 303) for boxes in labels]
+    stats = evaluate(cropped, detections, PROPHESEE).stats
+    np.testing.assert_allclose(stats[:6], figures[f"{name}|rvt_cropped_gt"], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["main", "no_ped_gt", "empty_parts", "perfect"])
+def test_all_boxes_equals_no_filter_where_label_times_are_apart(figures, name):
+    stats = evaluate(*boxes_of(figures, name), ALL_BOXES).stats
+    np.testing.assert_allclose(stats, figures[f"{name}|nofilter|stats"], rtol=0, atol=1e-9)
+
+
+def test_no_detections_is_an_ap_of_zero(figures):
+    metrics = evaluate(*boxes_of(figures, "no_dets"), PROPHESEE)
+    assert metrics.stats[:5].tolist() == figures["no_dets|rvt"][:5].tolist() == [0] * 5
+    assert metrics.n_detections == 0
+
+
+def test_tolerance_includes_both_ends():
+    labels = make_boxes((1_000_000, 10, 10, 50, 50, 0, 1))
+    for shift_us, scored in ((-50_001, 0), (-50_000, 1), (50_000, 1), (50_001, 0)):
+        found = make_boxes((1_000_000 + shift_us, 10, 10, 50, 50, 0, 0.5))
+        assert evaluate([labels], [found], PROPHESEE).n_detections == scored
+        assert evaluate([labels], [found], ALL_BOXES).n_detections == 0
+
+
+def test_boxes_need_not_be_sorted_by_time(figures):
+    labels, detections = boxes_of(figures, "main")
+    late_first = [
+        [boxes[np.argsort(-boxes["t"], kind="stable")] for boxes in parts]
+        for parts in (labels, detections)
+    ]
+    stats = evaluate(labels, detections, PROPHESEE).stats
+    np.testing.assert_array_equal(evaluate(*late_first, PROPHESEE).stats, stats)
+
+
+def test_precision_curve_averages_to_ap50(figures):
+    metrics = evaluate(*boxes_of(figures, "no_ped_gt"), PROPHESEE)
+    assert metrics.precision.shape == (2, 101)
+    assert metrics.precision[0].mean() == pytest.approx(metrics.per_class["car"][1], abs=1e-12)
+    assert np.all(np.diff(metrics.precision[0]) <= 0)
+    assert np.all(metrics.precision[1] == -1)  # no pedestrian label
+
+
+def test_one_false_and_one_missed_box_by_hand():
+    labels = make_boxes(*[(t, 10, 10, 50, 50, 0, 1) for t in (600_000, 900_000)])
+    found = make_boxes((600_000, 10, 10, 50, 50, 0, 0.9), (900_000, 200, 10, 50, 50, 0, 0.8))
+    metrics = evaluate([labels], [found], PROPHESEE)
+    assert metrics.map_50_95 == pytest.approx(51 / 101)  # recall 0 to 0.5 at precision 1
+    counts = (metrics.n_recordings, metrics.n_images, metrics.n_labels, metrics.n_detections)
+    assert counts == (1, 2, 2, 2)
+    assert metrics.summary() == (
+        "mAP 0.505, mAP@50 0.505 (protocol prophesee, 1 recordings, 2 frames, 2 labels)"
+    )
+
+
+def test_inputs_stay_as_they_are_and_nothing_is_printed(figures, capsys):
+    labels, detections = boxes_of(figures, "main")
+    before = [boxes.copy() for boxes in labels + detections]
+    evaluate(labels, detections, PROPHESEE)
+    for boxes, copy in zip(labels + detections, before, strict=True):
+        np.testing.assert_array_equal(boxes, copy)
+    assert capsys.readouterr().out == ""
+
+
+GOOD = make_boxes((600_000, 10, 10, 50, 50, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("labels", "detections", "sentence"),
+    [
+        ([GOOD], [], "1 label arrays and 0 detection arrays, expected one of each"),
+        ([GOOD[:0]], [GOOD], "protocol prophesee keeps none of 0 labels in 1 recordings"),
+        ([], [], "keeps none of 0 labels in 0 recordings"),
+        ([GOOD], [make_boxes((0, 1, 1, 9, 9, 2, 1))], "detections of recording 0: class_id 2"),
+        ([GOOD], [make_boxes((0, 1, 1, 9, 9, 0, np.nan))], "class_confidence is not finite"),
+        ([GOOD], [make_boxes((0, np.inf, 1, 9, 9, 0, 1))], "non-finite coordinate"),
+    ],
+)
+def test_unusable_boxes_are_refused(labels, detections, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        evaluate(labels, detections, PROPHESEE)
