@@ -1,0 +1,140 @@
+"""`python -m preprocessing`: a directory of recordings -> a cache of histograms."""
+
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import ArgumentParser, Namespace
+from tqdm import tqdm
+
+from gen1.recordings import list_recordings
+from gen1.spec import HEIGHT, WIDTH
+from preprocessing.build import InlineExecutor, Outcome, build
+from preprocessing.histogram import HistogramSettings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 1 after an error, 130 after Ctrl-C."""
+    arguments = command_line().parse_args(argv)
+    try:
+        outcomes = preprocess(arguments)
+    except (ValueError, OSError, BrokenProcessPool) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on from here", file=sys.stderr)
+        return 130
+    failures = [outcome.error for outcome in outcomes if outcome.error]
+    if failures:
+        found = f"{len(failures)} of {len(outcomes)} recordings could not be used"
+        print(f"error: {found}: {'; '.join(failures)}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def command_line() -> ArgumentParser:
+    """The options; every one says its unit."""
+    parser = ArgumentParser(
+        prog="python -m preprocessing",
+        description="Turn recordings into a cache of event histograms, one HDF5 file each. "
+        "Safe to interrupt: the same command goes on where it stopped.",
+    )
+    add = parser.add_argument
+    add("--input", type=Path, required=True, help="tree of {train,val,test}/*_td.dat, *_bbox.npy")
+    add("--output", type=Path, required=True, help="directory of the cache, made if missing")
+    add("--window-ms", type=float, default=250.0, help="events before a label that count, in ms")
+    add("--time-steps", type=int, default=4, help="equal bins of the window, T")
+    add("--workers", type=int, default=1, help="processes; 1 works in this one")
+    add(
+        "--representation",
+        type=Literal["count", "last-polarity"],
+        default="count",
+        help="events per bin and cell (255 at most), or a 1 for the last one's polarity",
+    )
+    add("--downsample", type=int, default=1, help="sensor px per side of a cell: 1, 2 or 4")
+    add("--height", type=int, default=HEIGHT, help="expected sensor height in px")
+    add("--width", type=int, default=WIDTH, help="expected sensor width in px")
+    add("--overwrite", action="store_true", help="replace files made with other settings")
+    return parser
+
+
+def preprocess(arguments: Namespace) -> list[Outcome]:
+    """Build the cache with a progress bar and print what was found."""
+    settings = HistogramSettings(
+        window_us=round(arguments.window_ms * 1000),
+        time_steps=arguments.time_steps,
+        representation=arguments.representation,
+        downsample=arguments.downsample,
+        height=arguments.height,
+        width=arguments.width,
+    )
+    recordings = list_recordings(arguments.input)
+    n_bytes = sum(recording.dat.stat().st_size for recording in recordings)
+    workers = arguments.workers
+    executor = make_executor(workers)
+    outcomes = []
+    try:
+        results = build(
+            recordings,
+            arguments.output,
+            settings,
+            executor,
+            in_flight=2 * workers if workers > 1 else 1,
+            overwrite=arguments.overwrite,
+        )
+        started = time.perf_counter()
+        with tqdm(total=n_bytes, unit="B", unit_scale=True, desc="preprocessing") as bar:
+            for outcome in results:
+                outcomes.append(outcome)
+                bar.set_postfix_str(_rates(outcomes, time.perf_counter() - started))
+                bar.update(outcome.recording.dat.stat().st_size)
+    finally:
+        executor.shutdown(cancel_futures=True)
+    print(_findings(outcomes))
+    return outcomes
+
+
+def make_executor(workers: int) -> Executor:
+    """This process for 0 or 1 workers, else a pool; raises ValueError below 0."""
+    if workers < 0:
+        raise ValueError(f"--workers is {workers}, expected 0 or more processes")
+    if workers <= 1:
+        return InlineExecutor()
+    # Ctrl-C reaches every process of the group: workers leave it to this one.
+    ignore = (signal.SIGINT, signal.SIG_IGN)
+    return ProcessPoolExecutor(workers, initializer=signal.signal, initargs=ignore)
+
+
+def _rates(outcomes: list[Outcome], seconds: float) -> str:
+    made = [o.report for o in outcomes if o.report and not o.reused]
+    windows = sum(report.windows for report in made)
+    events = sum(report.tally.events for report in made)
+    return f"{windows / seconds:.0f} windows/s, {events / seconds / 1e6:.1f} M events/s"
+
+
+def _findings(outcomes: list[Outcome]) -> str:
+    """One line per thing worth knowing about the whole input."""
+    reports = [outcome.report for outcome in outcomes if outcome.report]
+    lines = [
+        f"{len(reports)} recordings ({sum(o.reused for o in outcomes)} already done), "
+        f"{sum(r.windows for r in reports)} windows, "
+        f"{sum(r.tally.events for r in reports)} events in them"
+    ]
+    for count, meaning in (
+        (sum(r.tally.out_of_frame for r in reports), "events out of frame, ignored"),
+        (sum(r.tally.clipped for r in reports), "events beyond what their cell holds, clipped"),
+        (sum(r.repaired_steps for r in reports), "steps back in time, repaired"),
+        (sum(r.wraps for r in reports), "overflows of the clock, repaired"),
+        (sum(r.trailing_bytes > 0 for r in reports), "truncated last records, dropped"),
+    ):
+        if count:
+            lines.append(f"{count} {meaning}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""Turn recordings into cache files: one independent, restartable task per recording."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gen1.dat import DatReader
+from gen1.labels import read_boxes
+from gen1.recordings import Recording
+from preprocessing.cache import (
+    MANIFEST,
+    Manifest,
+    Report,
+    create_cache,
+    describe_difference,
+    open_cache,
+    read_header,
+    read_manifest,
+    sources_of,
+    write_manifest,
+)
+from preprocessing.histogram import EventTally, HistogramSettings, window_histogram
+from preprocessing.windows import label_times, label_windows
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a recording: a report, or the sentence that says why there is none.
+
+    `reused`: the cache file was there already and still matched.
+    """
+
+    recording: Recording
+    report: Report | None
+    reused: bool = False
+    error: str = ""
+
+
+class InlineExecutor(Executor):
+    """Runs every task in this process, at once."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future:
+        """Call fn now and return its finished future."""
+        future: Future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def cache_path(output: Path, recording: Recording) -> Path:
+    """Where the cache file of a recording belongs."""
+    return output / recording.split / f"{recording.name}.h5"
+
+
+def build(
+    recordings: list[Recording],
+    output: Path,
+    settings: HistogramSettings,
+    executor: Executor,
+    in_flight: int = 1,
+    overwrite: bool = False,
+) -> Iterator[Outcome]:
+    """Bring the cache at output up to date; yields each recording's outcome as it is known.
+
+    A file whose settings and sources still match is left alone, a stale or unreadable one is
+    made again. Other settings in output raise ValueError at once, unless overwrite. At most
+    in_flight tasks are with the executor at a time. The manifest is `complete` only at the end.
+    """
+    if not overwrite:
+        refuse_other_settings(recordings, output, settings)
+    for split in sorted({recording.split for recording in recordings}):
+        (output / split).mkdir(parents=True, exist_ok=True)
+        for leftover in (output / split).glob(".*.h5.*.tmp"):
+            leftover.unlink()  # of a run that was killed
+    write_manifest(output, Manifest(settings, complete=False, recordings={}, failed={}))
+    return _run_to_the_end(recordings, output, settings, executor, in_flight)
+
+
+def build_recording(recording: Recording, path: Path, settings: HistogramSettings) -> Report:
+    """Write the cache file of one recording. Raises ValueError for a file that is not usable."""
+    assert recording.boxes is not None, "preprocessing lists labelled recordings only"
+    sources = sources_of(recording)
+    reader = open_recording(recording.dat, settings)
+    boxes = read_boxes(recording.boxes)
+    times_us = label_times(boxes)
+    tally = EventTally()
+    with create_cache(path, settings, sources, times_us, boxes) as cache:
+        for i, (start_us, _) in enumerate(label_windows(times_us, settings.window_us)):
+            frames, counts = window_histogram(reader, int(start_us), settings)
+            cache.write_sample(i, frames)
+            tally += counts
+        order = reader.order
+        report = Report(
+            windows=len(times_us),
+            events=reader.n_events,
+            tally=tally,
+            repaired_steps=order.backward_steps,
+            wraps=order.wraps,
+            trailing_bytes=reader.trailing_bytes,
+        )
+        cache.write_report(report)
+    return report
+
+
+def open_recording(path: Path, settings: HistogramSettings) -> DatReader:
+    """Open a .dat; raises ValueError if its header names another sensor size."""
+    reader = DatReader(path)
+    found = (reader.height or settings.height, reader.width or settings.width)
+    if found != (settings.height, settings.width):
+        expected = f"{settings.height}x{settings.width}"
+        raise ValueError(f"{path}: sensor of {found[0]}x{found[1]} px, expected {expected}")
+    return reader
+
+
+def finished_report(recording: Recording, path: Path, settings: HistogramSettings) -> Report | None:
+    """Report of the cache file at path if it is this recording's under these settings."""
+    try:
+        with open_cache(path) as file:
+            header = read_header(file)
+    except ValueError:
+        return None
+    matches = header.settings == settings and header.sources == sources_of(recording)
+    return header.report if matches else None
+
+
+def refuse_other_settings(
+    recordings: Iterable[Recording], output: Path, settings: HistogramSettings
+) -> None:
+    """Raise ValueError if output holds a cache that was made with other settings."""
+    hint = "use another --output, or --overwrite to replace it"
+    if (output / MANIFEST).exists():
+        difference = describe_difference(read_manifest(output).settings, settings)
+        if difference:
+            raise ValueError(f"{output}: holds a cache made with {difference}; {hint}")
+    for path in (cache_path(output, recording) for recording in recordings):
+        try:
+            with open_cache(path) as file:
+                found = read_header(file).settings
+        except ValueError:
+            continue  # missing, or unreadable and to be made again
+        if found != settings:
+            raise ValueError(f"{path}: made with {describe_difference(found, settings)}; {hint}")
+
+
+def _run_to_the_end(
+    recordings: list[Recording],
+    output: Path,
+    settings: HistogramSettings,
+    executor: Executor,
+    in_flight: int,
+) -> Iterator[Outcome]:
+    """Yield every outcome, then write the complete manifest."""
+    outcomes = []
+    for outcome in _run(recordings, output, settings, executor, in_flight):
+        outcomes.append(outcome)
+        yield outcome
+    write_manifest(output, _summary(settings, outcomes))
+
+
+def _run(
+    recordings: list[Recording],
+    output: Path,
+    settings: HistogramSettings,
+    executor: Executor,
+    in_flight: int,
+) -> Iterator[Outcome]:
+    """Outcomes in the order in which they finish."""
+    running: dict[Future, Recording] = {}
+    for recording in recordings:
+        path = cache_path(output, recording)
+        running[executor.submit(_update, recording, path, settings)] = recording
+        if len(running) >= in_flight:
+            yield from _collect(running)
+    while running:
+        yield from _collect(running)
+
+
+def _collect(running: dict[Future, Recording]) -> Iterator[Outcome]:
+    """Wait for at least one task and take the finished ones out of running."""
+    done, _ = wait(running, return_when=FIRST_COMPLETED)
+    for future in done:
+        recording = running.pop(future)
+        try:
+            report, reused = future.result()
+            yield Outcome(recording, report, reused)
+        except (ValueError, OSError) as error:
+            yield Outcome(recording, None, error=str(error))
+
+
+def _update(recording: Recording, path: Path, settings: HistogramSettings) -> tuple[Report, bool]:
+    """Keep (True) or make (False) the cache file of one recording; runs in a worker."""
+    report = finished_report(recording, path, settings)
+    if report is not None:
+        return report, True
+    return build_recording(recording, path, settings), False
+
+
+def _summary(settings: HistogramSettings, outcomes: list[Outcome]) -> Manifest:
+    """Manifest of a finished run, in an order that does not depend on who was faster."""
+    recordings: dict[str, dict[str, Report]] = {}
+    failed = {}
+    for outcome in sorted(outcomes, key=lambda o: (o.recording.split, o.recording.name)):
+        split, name = outcome.recording.split, outcome.recording.name
+        if outcome.report is None:
+            failed[f"{split}/{name}"] = outcome.error
+        else:
+            recordings.setdefault(split, {})[name] = outcome.report
+    return Manifest(settings, complete=True, recordings=recordings, failed=failed)

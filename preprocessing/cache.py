@@ -1,0 +1,236 @@
+"""The cache: OUT/manifest.json and one HDF5 file OUT/{split}/{recording}.h5 per recording.
+
+A file holds `frames` uint8 [N, T, 2, H, W] (one chunk per sample, Blosc2 lz4 with bit shuffle,
+a checksum each), the sample times `times_us` int64 [N] and all `labels` (BOX, sensor px). Its
+attributes `settings`, `source` and `report` (JSON) say what shaped the bytes; nothing in it
+depends on when or by how many workers it was made.
+"""
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin
+import numpy as np
+
+from gen1.atomic import atomic_write
+from gen1.recordings import Recording
+from gen1.spec import BOX
+from preprocessing.histogram import EventTally, HistogramSettings
+
+SCHEMA = 1
+HASHED_BYTES = 1 << 20
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Identity of a file: size, modification time, SHA-256 of its first and last MiB."""
+
+    name: str
+    size_bytes: int
+    mtime_ns: int
+    content_sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> "Source":
+        """Read it from the file on disk."""
+        status = path.stat()
+        with path.open("rb") as file:
+            content = hashlib.sha256(file.read(HASHED_BYTES))
+            file.seek(max(0, status.st_size - HASHED_BYTES))
+            content.update(file.read())
+        return cls(path.name, status.st_size, status.st_mtime_ns, content.hexdigest())
+
+
+@dataclass(frozen=True)
+class Report:
+    """What preprocessing one recording found and did.
+
+    `tally` sums over windows, so an event in two windows counts twice; `repaired_steps` are
+    steps back in time, `wraps` overflows of the clock, both repaired as gen1.dat documents;
+    `trailing_bytes` is the length of a truncated last record, which was dropped.
+    """
+
+    windows: int
+    events: int
+    tally: EventTally = field(default_factory=EventTally)
+    repaired_steps: int = 0
+    wraps: int = 0
+    trailing_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Header:
+    """The attributes of a cache file."""
+
+    settings: HistogramSettings
+    sources: tuple[Source, ...]
+    report: Report
+
+
+def sources_of(recording: Recording) -> tuple[Source, ...]:
+    """Identity of a labelled recording's two files, .dat first."""
+    assert recording.boxes is not None, "preprocessing lists labelled recordings only"
+    return Source.of(recording.dat), Source.of(recording.boxes)
+
+
+class CacheWriter:
+    """The open temporary file: write every sample, then the report."""
+
+    def __init__(self, file: h5py.File) -> None:
+        self._file = file
+
+    def write_sample(self, index: int, frames: np.ndarray) -> None:
+        """Store one sample, uint8 [T, 2, H, W]."""
+        self._file["frames"][index] = frames
+
+    def write_report(self, report: Report) -> None:
+        """Store what happened to the events."""
+        self._file.attrs["report"] = json.dumps(asdict(report))
+
+
+@contextmanager
+def create_cache(
+    path: Path,
+    settings: HistogramSettings,
+    sources: tuple[Source, ...],
+    times_us: np.ndarray,
+    boxes: np.ndarray,
+) -> Iterator[CacheWriter]:
+    """Write a cache file under a temporary name; path appears only once it is complete."""
+    shape = (len(times_us), *settings.frame_shape)
+    with atomic_write(path) as temporary, h5py.File(temporary.name, "w") as file:
+        file.attrs["schema"] = SCHEMA
+        file.attrs["settings"] = json.dumps(asdict(settings))
+        file.attrs["source"] = json.dumps([asdict(source) for source in sources])
+        file.create_dataset("times_us", data=times_us.astype("<i8"), track_times=False)
+        file.create_dataset("labels", data=boxes.astype(BOX), track_times=False)
+        file.create_dataset(
+            "frames",
+            shape,
+            np.uint8,
+            maxshape=(None, *shape[1:]),  # HDF5 chunks may not be longer than a fixed, empty axis
+            chunks=(1, *shape[1:]),
+            compression=hdf5plugin.Blosc2("lz4", 1, hdf5plugin.Blosc2.BITSHUFFLE),
+            fletcher32=True,
+            track_times=False,
+        )
+        yield CacheWriter(file)
+
+
+def open_cache(path: Path) -> h5py.File:
+    """Open a cache file for reading; raises ValueError if it is corrupt or not one of ours."""
+    expected = "expected a file written by `python -m preprocessing`"
+    try:
+        file = h5py.File(path, "r", rdcc_nbytes=0)
+    except OSError as error:
+        reason = "there is no such file" if not path.exists() else f"not readable HDF5 ({error})"
+        raise ValueError(f"{path}: {reason}, {expected}") from None
+    found = _schema_mismatch(file)
+    if found:
+        file.close()
+        raise ValueError(f"{path}: {found}, {expected}")
+    return file
+
+
+def read_header(file: h5py.File) -> Header:
+    """The attributes of an open cache file; raises ValueError if they cannot be understood."""
+    try:
+        report = json.loads(file.attrs["report"])
+        return Header(
+            HistogramSettings(**json.loads(file.attrs["settings"])),
+            tuple(Source(**source) for source in json.loads(file.attrs["source"])),
+            Report(**{**report, "tally": EventTally(**report["tally"])}),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        found = f"attributes that cannot be understood ({error})"
+        raise ValueError(f"{file.filename}: {found}, expected those of a cache file") from None
+
+
+def read_sample(file: h5py.File, index: int) -> np.ndarray:
+    """Decompress one sample, uint8 [T, 2, H, W]; raises ValueError if its bytes are damaged."""
+    try:
+        return file["frames"][index]
+    except OSError as error:
+        found = f"sample {index} is damaged ({error})"
+        raise ValueError(f"{file.filename}: {found}, delete it and preprocess again") from None
+
+
+def describe_difference(found: HistogramSettings, expected: HistogramSettings) -> str:
+    """The settings that differ, as "window_us 250000, expected 100000"; empty if none."""
+    pairs = [(f.name, getattr(found, f.name), getattr(expected, f.name)) for f in fields(found)]
+    return "; ".join(f"{name} {old}, expected {new}" for name, old, new in pairs if old != new)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Index of a cache: its settings and, once complete, {split: {recording: Report}}."""
+
+    settings: HistogramSettings
+    complete: bool
+    recordings: dict[str, dict[str, Any]]
+    failed: dict[str, str]
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write directory/manifest.json atomically."""
+    text = json.dumps({"schema": SCHEMA, **asdict(manifest)}, indent=1)
+    with atomic_write(directory / MANIFEST) as file:
+        file.write(text.encode() + b"\n")
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read directory/manifest.json; raises ValueError if it is missing or not one of ours."""
+    path = directory / MANIFEST
+    expected = "expected the directory that `python -m preprocessing --output` wrote"
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file, {expected}")
+    try:
+        content = json.loads(path.read_bytes())
+        schema = content.pop("schema")
+        settings = HistogramSettings(**content.pop("settings"))
+        manifest = Manifest(settings, **content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        found = f"cannot be understood ({error})"
+        raise ValueError(f"{path}: {found}, {expected}") from None
+    if schema != SCHEMA:
+        raise ValueError(f"{path}: schema {schema}, expected {SCHEMA}: preprocess again")
+    return manifest
+
+
+class OpenFiles:
+    """Cache files of one process, opened when first asked for; the least recent one is closed."""
+
+    def __init__(self, limit: int = 128) -> None:
+        self._limit = limit
+        self._files: OrderedDict[Path, h5py.File] = OrderedDict()
+
+    def __getitem__(self, path: Path) -> h5py.File:
+        if path not in self._files:
+            self._files[path] = open_cache(path)
+            if len(self._files) > self._limit:
+                _, oldest = self._files.popitem(last=False)
+                oldest.close()
+        self._files.move_to_end(path)
+        return self._files[path]
+
+
+def _schema_mismatch(file: h5py.File) -> str:
+    """What is wrong with the layout of an open file; empty if nothing."""
+    if "schema" not in file.attrs or not {"frames", "times_us", "labels"} <= set(file):
+        return "an HDF5 file of another kind"
+    if file.attrs["schema"] != SCHEMA:
+        return f"schema {file.attrs['schema']}"
+    frames, times_us, labels = file["frames"], file["times_us"], file["labels"]
+    if frames.ndim != 5 or frames.dtype != np.uint8 or times_us.shape != frames.shape[:1]:
+        return f"frames {frames.dtype} {frames.shape} for {times_us.shape} times"
+    if labels.dtype != BOX:
+        return f"labels of type {labels.dtype}"
+    return ""

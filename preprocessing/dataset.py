@@ -1,0 +1,194 @@
+"""Cache -> samples -> batches, at network size, for training and for scoring."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from gen1.labels import clip_boxes
+from preprocessing.augment import AugmentConfig, augment
+from preprocessing.cache import (
+    OpenFiles,
+    describe_difference,
+    open_cache,
+    read_header,
+    read_manifest,
+    read_sample,
+)
+from preprocessing.geometry import Geometry
+from preprocessing.histogram import HistogramSettings, expand_last_polarity
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One label time. frames: uint8 [T, 2, H, W]; targets: float32 [n, 5] (class, x1, y1, x2, y2)
+    in network px."""
+
+    frames: torch.Tensor
+    targets: torch.Tensor
+    recording: str
+    t_us: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B samples. frames: uint8 [T, B, 2, H, W]; targets: float32 [M, 6] (image, class, x1, y1,
+    x2, y2) in network px; times_us: int64 [B]."""
+
+    frames: torch.Tensor
+    targets: torch.Tensor
+    recordings: tuple[str, ...]
+    times_us: torch.Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+        """The batch with frames and targets on a device; names and times stay on the host."""
+        frames = self.frames.to(device, non_blocking=non_blocking)
+        targets = self.targets.to(device, non_blocking=non_blocking)
+        return replace(self, frames=frames, targets=targets)
+
+    def pin_memory(self) -> "Batch":
+        """Called by DataLoader(pin_memory=True)."""
+        return replace(self, frames=self.frames.pin_memory(), targets=self.targets.pin_memory())
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples along a new axis 1 and number their targets by image."""
+    targets = [
+        torch.cat([torch.full((len(sample.targets), 1), float(image)), sample.targets], dim=1)
+        for image, sample in enumerate(samples)
+    ]
+    return Batch(
+        torch.stack([sample.frames for sample in samples], dim=1),
+        torch.cat(targets),
+        tuple(sample.recording for sample in samples),
+        torch.tensor([sample.t_us for sample in samples], dtype=torch.int64),
+    )
+
+
+class HistogramDataset(Dataset[Sample]):
+    """Every label time of one split of a cache, in the order of recordings and time.
+
+    Targets are clipped to the frame; a box without area there is left out, as are boxes whose
+    entry in `keep(boxes)` (BOX [n] -> bool [n], e.g. an EvalProtocol's) is False. augment draws
+    from (seed, epoch, index), whatever the number of workers. three_channels expands
+    last-polarity frames to the 127/0/255 input. in_memory decompresses the split once.
+    Raises ValueError for a cache that is unfinished, damaged or not as `settings` expects.
+    """
+
+    def __init__(
+        self,
+        cache_dir: Path | str,
+        split: str,
+        geometry: Geometry,
+        augment: AugmentConfig | None = None,
+        *,
+        seed: int = 0,
+        settings: HistogramSettings | None = None,
+        keep: Callable[[np.ndarray], np.ndarray] | None = None,
+        three_channels: bool = False,
+        in_memory: bool = False,
+    ) -> None:
+        self._geometry, self._augment, self._seed, self._keep = geometry, augment, seed, keep
+        self._three_channels = three_channels
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._open_files, self._open_in_process = OpenFiles(), os.getpid()
+        self.settings, self.recordings = _recordings_of(Path(cache_dir), split, settings)
+        _check_geometry(Path(cache_dir), self.settings, geometry)
+        if three_channels and self.settings.representation != "last-polarity":
+            found = f"{cache_dir}: representation {self.settings.representation}"
+            raise ValueError(f"{found}, expected last-polarity to expand into three channels")
+        self._paths = [Path(cache_dir) / split / f"{name}.h5" for name in self.recordings]
+        self._labels: dict[str, np.ndarray] = {}
+        self._frames: list[np.ndarray] = []
+        index = []
+        for i, (name, path) in enumerate(zip(self.recordings, self._paths, strict=True)):
+            with open_cache(path) as file:
+                difference = describe_difference(read_header(file).settings, self.settings)
+                if difference:
+                    raise ValueError(f"{path}: {difference}, as the other files of the cache")
+                self._labels[name] = file["labels"][:]
+                index += [(i, row, int(t_us)) for row, t_us in enumerate(file["times_us"][:])]
+                if in_memory:
+                    rows = [read_sample(file, row) for row in range(len(file["frames"]))]
+                    self._frames.append(np.array(rows, np.uint8))
+        self._index = np.array(index, np.int64).reshape(-1, 3)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: int) -> Sample:
+        recording, row, t_us = self._index[index].tolist()
+        name = self.recordings[recording]
+        frames = self._read(recording, row)
+        classes, boxes_xyxy = self._targets(name, t_us)
+        if self._augment is not None:
+            rng = np.random.default_rng([self._seed, int(self._epoch), index % len(self)])
+            frames, boxes_xyxy, kept = augment(frames, boxes_xyxy, self._augment, rng)
+            classes, boxes_xyxy = classes[kept], boxes_xyxy[kept]
+        frames = self._geometry.pad(frames)
+        if self._three_channels:
+            frames = expand_last_polarity(frames)
+        targets = np.concatenate([classes[:, None], boxes_xyxy], axis=1)
+        return Sample(torch.from_numpy(frames), torch.from_numpy(targets), name, t_us)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open_files": OpenFiles(), "_open_in_process": 0}
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other augmentations from now on; workers that already run see it too."""
+        self._epoch.fill_(epoch)
+
+    def labels(self, name: str) -> np.ndarray:
+        """All boxes of a recording as labelled, BOX [n] in sensor px, for scoring."""
+        return self._labels[name].copy()
+
+    def _read(self, recording: int, row: int) -> np.ndarray:
+        """Frames of one sample, uint8 [T, 2, H, W], before padding."""
+        if self._frames:
+            return self._frames[recording][row]
+        if self._open_in_process != os.getpid():  # HDF5 handles must not cross a fork
+            self._open_files, self._open_in_process = OpenFiles(), os.getpid()
+        return read_sample(self._open_files[self._paths[recording]], row)
+
+    def _targets(self, name: str, t_us: int) -> tuple[np.ndarray, np.ndarray]:
+        """Classes float32 [n] and corners float32 [n, 4] in network px of the boxes at t_us."""
+        boxes = self._labels[name]
+        boxes = boxes[boxes["t"] == t_us]
+        if self._keep is not None:
+            boxes = boxes[self._keep(boxes)]
+        boxes = clip_boxes(boxes, self.settings.height, self.settings.width)
+        boxes = boxes[(boxes["w"] > 0) & (boxes["h"] > 0)]
+        x, y, w, h = (boxes[side] for side in "xywh")
+        corners = np.stack([x, y, x + w, y + h], axis=1)
+        return boxes["class_id"].astype(np.float32), self._geometry.boxes_to_network(corners)
+
+
+def _recordings_of(
+    cache_dir: Path, split: str, expected: HistogramSettings | None
+) -> tuple[HistogramSettings, tuple[str, ...]]:
+    """Settings of a cache and its recordings of a split; raises ValueError if unusable."""
+    manifest = read_manifest(cache_dir)
+    if not manifest.complete:
+        hint = "run the same `python -m preprocessing` again"
+        raise ValueError(f"{cache_dir}: preprocessing has not finished, expected all of it: {hint}")
+    difference = describe_difference(manifest.settings, expected) if expected else ""
+    if difference:
+        raise ValueError(f"{cache_dir}: cache made with {difference}")
+    names = tuple(sorted(manifest.recordings.get(split, ())))
+    if not names:
+        found = f"no recordings of split {split!r}"
+        raise ValueError(f"{cache_dir}: {found}, expected one of {sorted(manifest.recordings)}")
+    return manifest.settings, names
+
+
+def _check_geometry(cache_dir: Path, settings: HistogramSettings, geometry: Geometry) -> None:
+    found = (settings.height, settings.width, settings.downsample)
+    expected = (geometry.height, geometry.width, geometry.downsample)
+    if found != expected:
+        text = "sensor {}x{} px with downsample {}"
+        raise ValueError(f"{cache_dir}: {text.format(*found)}, expected {text.format(*expected)}")
