@@ -1,6 +1,6 @@
 """The cache: OUT/manifest.json and one HDF5 file OUT/{split}/{recording}.h5 per recording.
 
-A file holds `frames` uint8 [N, T, 2, H, W] (one chunk per sample, Blosc2 lz4 with bit shuffle,
+A file holds `frames` uint8 [N, T, 2, H, W] (one chunk per sample, Blosc lz4 with bit shuffle,
 a checksum each), the sample times `times_us` int64 [N] and all `labels` (BOX, sensor px). Its
 attributes `settings`, `source` and `report` (JSON) say what shaped the bytes; nothing in it
 depends on when or by how many workers it was made.
@@ -118,7 +118,7 @@ def create_cache(
             np.uint8,
             maxshape=(None, *shape[1:]),  # HDF5 chunks may not be longer than a fixed, empty axis
             chunks=(1, *shape[1:]),
-            compression=hdf5plugin.Blosc2("lz4", 1, hdf5plugin.Blosc2.BITSHUFFLE),
+            compression=hdf5plugin.Blosc("lz4", 1, hdf5plugin.Blosc.BITSHUFFLE),
             fletcher32=True,
             track_times=False,
         )

@@ -139,16 +139,15 @@ def window_histogram(
     edges_us = bin_edges(start_us, settings.window_us, settings.time_steps)
     edges = np.array([reader.index_at(int(t_us)) for t_us in edges_us], np.int64)
     frames = np.empty(settings.frame_shape, np.uint8)
-    fill = _fill_counts if settings.representation == "count" else _fill_last_polarity
-    out_of_frame = fill(
-        reader.records,
-        edges,
-        ADDRESS_BITS[reader.version],
-        (settings.height, settings.width),
-        settings.downsample.bit_length() - 1,
-        frames,
-    )
-    counted = int(frames.sum(dtype=np.int64))
+    cells = frames.shape[2] * frames.shape[3]
+    if settings.representation == "count":
+        dtype = np.min_scalar_type(max(MAX_COUNT + 1, np.diff(edges).max()))
+        fill, slab = _fill_counts, np.empty((2, cells + 1), dtype)
+    else:
+        fill, slab = _fill_last_polarity, np.empty(cells + 1, np.uint8)
+    address_bits, frame_hw = ADDRESS_BITS[reader.version], (settings.height, settings.width)
+    shift = settings.downsample.bit_length() - 1
+    counted, out_of_frame = fill(reader.records, edges, address_bits, frame_hw, shift, slab, frames)
     clipped = int(edges[-1] - edges[0]) - counted - out_of_frame
     return frames, EventTally(counted, clipped, out_of_frame)
 
@@ -183,56 +182,54 @@ def _cells(
 
 
 @numba.njit(cache=True)
-def _pixel(address, address_bits, frame_hw, shift):
-    """Row-major cell of an event; the trash cell behind the last one if it is out of frame."""
+def _cell(address, address_bits, frame_hw, shift, trash):
+    """Row-major cell of an event, or trash if it is out of frame; compiles to no branch."""
     y_bit, p_bit = address_bits
     height, width = frame_hw
     x = np.int64(address & ((1 << y_bit) - 1))
     y = np.int64((address >> y_bit) & ((1 << (p_bit - y_bit)) - 1))
-    if x < width and y < height:
-        return (y >> shift) * (width >> shift) + (x >> shift)
-    return (height >> shift) * (width >> shift)
+    inside = (x < width) & (y < height)
+    return (y >> shift) * (width >> shift) + (x >> shift) if inside else trash
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill_counts(records, edges, address_bits, frame_hw, shift, frames):
-    """Write counts of records[edges[k]:edges[k + 1]] to frames[k]; returns events out of frame.
+def _fill_counts(records, edges, address_bits, frame_hw, shift, slab, frames):
+    """Write counts of records[edges[k]:edges[k + 1]] to frames[k].
 
-    One slab [2, cells + trash] of uint32, which no bin can overflow, is reused for every bin.
+    slab: [2, cells + 1], wide enough for the fullest bin; its last column is the trash for
+    events out of frame. Returns the sum of frames and the number of events out of frame.
     """
-    n_cells = (frame_hw[0] >> shift) * (frame_hw[1] >> shift)
-    slab = np.empty(2 * (n_cells + 1), np.uint32)
-    out_of_frame = 0
+    trash = slab.shape[1] - 1
+    counted = out_of_frame = 0
     for k in range(len(edges) - 1):
         slab[:] = 0
         for i in range(edges[k], edges[k + 1]):
             address = records[i, 1]
-            polarity = int((address >> address_bits[1]) & 1)
-            slab[polarity * (n_cells + 1) + _pixel(address, address_bits, frame_hw, shift)] += 1
+            cell = _cell(address, address_bits, frame_hw, shift, trash)
+            slab[np.int64((address >> address_bits[1]) & 1), cell] += 1
         for polarity in range(2):
-            counts = slab[polarity * (n_cells + 1) : (polarity + 1) * (n_cells + 1)]
-            out_of_frame += int(counts[n_cells])
-            cells = frames[k, polarity].reshape(n_cells)
-            for cell in range(n_cells):
-                cells[cell] = min(counts[cell], np.uint32(MAX_COUNT))
-    return out_of_frame
+            counts, cells = slab[polarity], frames[k, polarity].reshape(trash)
+            out_of_frame += int(counts[trash])
+            for cell in range(trash):
+                cells[cell] = min(counts[cell], MAX_COUNT)
+                counted += cells[cell]
+    return counted, out_of_frame
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill_last_polarity(records, edges, address_bits, frame_hw, shift, frames):
-    """Like _fill_counts, for the last polarity: the slab holds 0 for no event, else p + 1."""
-    n_cells = (frame_hw[0] >> shift) * (frame_hw[1] >> shift)
-    slab = np.empty(n_cells + 1, np.uint8)
-    out_of_frame = 0
+def _fill_last_polarity(records, edges, address_bits, frame_hw, shift, slab, frames):
+    """Like _fill_counts, with slab [cells + 1]: 0 for no event, else 1 + the last polarity."""
+    trash = len(slab) - 1
+    counted = out_of_frame = 0
     for k in range(len(edges) - 1):
         slab[:] = 0
         for i in range(edges[k], edges[k + 1]):
             address = records[i, 1]
-            cell = _pixel(address, address_bits, frame_hw, shift)
+            cell = _cell(address, address_bits, frame_hw, shift, trash)
             slab[cell] = ((address >> address_bits[1]) & 1) + 1
-            out_of_frame += cell == n_cells
-        for polarity in range(2):
-            cells = frames[k, polarity].reshape(n_cells)
-            for cell in range(n_cells):
-                cells[cell] = slab[cell] == polarity + 1
-    return out_of_frame
+            out_of_frame += cell == trash
+        off, on = frames[k, 0].reshape(trash), frames[k, 1].reshape(trash)
+        for cell in range(trash):
+            off[cell], on[cell] = slab[cell] == 1, slab[cell] == 2
+            counted += slab[cell] > 0
+    return counted, out_of_frame

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from preprocessing.augment import AugmentConfig, augment, drop_events, move_boxes, move_frames
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gen1.spec import BOX
 from preprocessing.windows import bin_edges, label_times, label_windows
