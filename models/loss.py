@@ -1,6 +1,6 @@
 """Detection loss: box overlap, class scores and the distribution of box sides."""
 
-from typing import NamedTuple
+from dataclasses import astuple, dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,16 @@ from models.decode import (
 )
 
 
-class LossGains(NamedTuple):
+@dataclass(frozen=True)
+class LossGains:
+    """Weights of the parts of the loss.
+
+    Args:
+        box: Of the box overlap, 1 - CIoU.
+        cls: Of the class scores, binary cross entropy.
+        dfl: Of the distribution of box sides, distribution focal loss.
+    """
+
     box: float = 7.5
     cls: float = 0.5
     dfl: float = 1.5
@@ -62,7 +71,7 @@ class DetectionLoss(nn.Module):
         normaliser = assigned.scores.sum().clamp(min=1)
         cls = F.binary_cross_entropy_with_logits(class_logits, assigned.scores, reduction="sum")
         box, dfl = self._box_terms(side_logits, boxes, points, strides, assigned)
-        items = torch.stack((box, cls, dfl)) / normaliser * boxes.new_tensor(self.gains)
+        items = torch.stack((box, cls, dfl)) / normaliser * boxes.new_tensor(astuple(self.gains))
         return items.sum() * B, items.detach()
 
     def _box_terms(self, side_logits, boxes, points, strides, assigned) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,278 @@
+"""Checkpoint + cache -> mAP under a named protocol, energy per inference, report with pictures."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jsonargparse import ActionConfigFile, ArgumentParser
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from gen1.atomic import atomic_write
+from gen1.coco import DetectionMetrics, evaluate
+from gen1.labels import write_boxes
+from gen1.protocol import PROTOCOLS
+from gen1.spec import BOX, CLASSES
+from models.checkpoint import Checkpoint, load_model
+from models.decode import decode, non_max_suppression
+from models.energy import EnergyReport, measure_energy
+from models.spikeyolo import SpikeYOLOConfig
+from preprocessing.dataset import Batch, HistogramDataset, collate
+from preprocessing.geometry import Geometry
+from preprocessing.histogram import HistogramSettings
+from reporting.provenance import commit, environment
+from reporting.report import write_report
+from reporting.table import results_table
+
+Detections = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class DetectConfig:
+    """From raw maps to the detections that are scored.
+
+    Args:
+        score_threshold: Least score of a detection, in (0, 1).
+        iou_threshold: Overlap above which the weaker box of a class is dropped, in (0, 1).
+        max_detections: Most detections per label time.
+    """
+
+    score_threshold: float = 0.001
+    iou_threshold: float = 0.7
+    max_detections: int = 300
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Evaluate a checkpoint on one split of a cache.
+
+    Args:
+        checkpoint: Checkpoint file, or a run directory (its best.pt is used).
+        cache: Directory that `python -m preprocessing` wrote.
+        split: "test", "val" or "train".
+        protocol: Rule of the headline mAP: "prophesee" or "all-boxes"; the report has both.
+        output: Directory for metrics.json, detections/ and report/.
+        batch_size: Samples per forward.
+        workers: Processes that read the cache; 0 reads in this one.
+        device: "auto", "cpu" or "cuda".
+        energy_samples: Samples over which spikes are counted; 0 counts all of the split.
+        pictures: Label times drawn in the report.
+        detect: Thresholds of the detections.
+    """
+
+    checkpoint: Path
+    cache: Path
+    output: Path
+    split: str = "test"
+    protocol: str = "prophesee"
+    batch_size: int = 16
+    workers: int = 0
+    device: str = "auto"
+    energy_samples: int = 128
+    pictures: int = 6
+    detect: DetectConfig = field(default_factory=DetectConfig)
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            known = ", ".join(PROTOCOLS)
+            raise ValueError(f"protocol is {self.protocol!r}, expected one of {known}")
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto" is CUDA where there is a GPU; ValueError for a GPU that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device is {name!r}, but torch finds no usable GPU")
+    return torch.device(name)
+
+
+def check_input(config: SpikeYOLOConfig, settings: HistogramSettings) -> None:
+    """Refuse a cache whose frames are not what the network was built for."""
+    if settings.time_steps != config.time_steps:
+        raise ValueError(
+            f"the cache has T={settings.time_steps} time steps, "
+            f"the model was built for T={config.time_steps}"
+        )
+
+
+def open_split(
+    cache: Path, split: str, config: SpikeYOLOConfig, settings: HistogramSettings, **options: Any
+) -> HistogramDataset:
+    """The split of a cache made with `settings`, at the size the network `config` reads."""
+    check_input(config, settings)
+    geometry = Geometry(settings.height, settings.width, settings.downsample)
+    three_channels = config.in_channels == 3
+    return HistogramDataset(
+        cache, split, geometry, settings=settings, three_channels=three_channels, **options
+    )
+
+
+def batches(dataset: HistogramDataset, batch_size: int, workers: int, **options: Any) -> DataLoader:
+    """Batches in the order of recordings and time, unless `sampler` says otherwise."""
+    return DataLoader(
+        dataset, batch_size, num_workers=workers, collate_fn=collate, pin_memory=False, **options
+    )
+
+
+@torch.no_grad()
+def detect(
+    model: nn.Module,
+    dataset: HistogramDataset,
+    config: DetectConfig,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+) -> Detections:
+    """Boxes found at every label time: recording -> BOX [n] in sensor px, ordered by time."""
+    geometry = Geometry(
+        dataset.settings.height, dataset.settings.width, dataset.settings.downsample
+    )
+    found: dict[str, list[np.ndarray]] = {name: [] for name in dataset.recordings}
+    loader = batches(dataset, batch_size, workers)
+    model.eval()
+    for batch in tqdm(loader, "detecting", unit="batch", leave=False, disable=None):
+        boxes, scores = decode([m.float() for m in model(batch.frames.to(device).float())])
+        per_image = non_max_suppression(boxes, scores, **asdict(config))
+        for name, t_us, rows in zip(batch.recordings, batch.times_us, per_image, strict=True):
+            found[name].append(as_boxes(rows.cpu().numpy(), int(t_us), geometry))
+    empty = np.empty(0, BOX)
+    return {name: np.concatenate([empty, *parts]) for name, parts in found.items()}
+
+
+def as_boxes(rows: np.ndarray, t_us: int, geometry: Geometry) -> np.ndarray:
+    """Detections [n, 6] (x1 y1 x2 y2 score class, network px) at t_us -> BOX [n], sensor px."""
+    xyxy = geometry.boxes_to_sensor(rows[:, :4])
+    boxes = np.zeros(len(rows), BOX)
+    boxes["t"] = t_us
+    boxes["x"], boxes["y"] = xyxy[:, 0], xyxy[:, 1]
+    boxes["w"], boxes["h"] = xyxy[:, 2] - xyxy[:, 0], xyxy[:, 3] - xyxy[:, 1]
+    boxes["class_confidence"], boxes["class_id"] = rows[:, 4], rows[:, 5]
+    return boxes
+
+
+def score(
+    dataset: HistogramDataset, detections: Detections, protocol: str
+) -> DetectionMetrics:
+    """mAP of the detections of every recording of a split under a named protocol."""
+    names = dataset.recordings
+    labels = [dataset.labels(name) for name in names]
+    return evaluate(labels, [detections[name] for name in names], PROTOCOLS[protocol])
+
+
+def energy_frames(
+    dataset: HistogramDataset, config: EvalConfig, device: torch.device
+) -> Iterator[torch.Tensor]:
+    """Frames [T, B, C, H, W] spread evenly over the split, energy_samples in all."""
+    wanted = min(config.energy_samples or len(dataset), len(dataset))
+    chosen = np.linspace(0, len(dataset) - 1, wanted).astype(int).tolist()
+    loader = batches(dataset, config.batch_size, config.workers, sampler=chosen)
+    batch: Batch
+    for batch in tqdm(loader, "counting spikes", unit="batch", leave=False, disable=None):
+        yield batch.frames.to(device).float()
+
+
+def metrics_of(
+    config: EvalConfig,
+    checkpoint: Checkpoint,
+    scores: dict[str, DetectionMetrics],
+    energy: EnergyReport,
+) -> dict[str, Any]:
+    """Everything measured and the rule behind every number, as plain data for metrics.json."""
+    headline = scores[config.protocol]
+    return {
+        "model": checkpoint.meta["name"],
+        "checkpoint": str(config.checkpoint),
+        "cache": str(config.cache),
+        "split": config.split,
+        "protocol": config.protocol,
+        "map_50_95": headline.map_50_95,
+        "map_50": headline.map_50,
+        "per_class": {
+            name: {"map_50_95": ap, "map_50": ap50}
+            for name, (ap, ap50) in headline.per_class.items()
+        },
+        "protocols": {
+            name: {
+                "rule": asdict(metrics.protocol),
+                "stats": metrics.stats.tolist(),
+                "per_class": metrics.per_class,
+                "recordings": metrics.n_recordings,
+                "images": metrics.n_images,
+                "labels": metrics.n_labels,
+                "detections": metrics.n_detections,
+            }
+            for name, metrics in scores.items()
+        },
+        "energy": energy.as_dict(),
+        "detect": asdict(config.detect),
+        "network": asdict(checkpoint.config),
+        "trained": {key: checkpoint.meta.get(key) for key in ("epoch", "seed", "commit")},
+        "histogram": checkpoint.meta["histogram"],
+        "commit": commit(),
+        "environment": environment(),
+    }
+
+
+def run(config: EvalConfig) -> dict[str, Any]:
+    """Evaluate, write metrics.json, detections/ and report/ under config.output; return metrics."""
+    device = pick_device(config.device)
+    is_run = config.checkpoint.is_dir()
+    model, checkpoint = load_model(config.checkpoint / "best.pt" if is_run else config.checkpoint)
+    model.to(device)
+    settings = HistogramSettings(**checkpoint.meta["histogram"])
+    dataset = open_split(config.cache, config.split, checkpoint.config, settings)
+
+    detections = detect(
+        model, dataset, config.detect, config.batch_size, config.workers, device
+    )
+    scores = {name: score(dataset, detections, name) for name in PROTOCOLS}
+    energy = measure_energy(model, energy_frames(dataset, config, device))
+    metrics = metrics_of(config, checkpoint, scores, energy)
+
+    (config.output / "detections").mkdir(parents=True, exist_ok=True)
+    for name, boxes in detections.items():
+        write_boxes(config.output / "detections" / f"{name}_bbox.npy", boxes)
+    with atomic_write(config.output / "metrics.json") as file:
+        file.write(json.dumps(metrics, indent=2).encode())
+    write_report(
+        config.output / "report", metrics, scores, energy, dataset, detections, config.pictures
+    )
+    return metrics
+
+
+def command_line() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="eval_gen1.py",
+        description="Score a checkpoint on recordings it never saw, and price one inference.",
+    )
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with these settings")
+    parser.add_class_arguments(EvalConfig)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = command_line()
+    arguments = parser.parse_args(argv)
+    arguments.pop("config", None)
+    try:
+        config = EvalConfig(**vars(parser.instantiate(arguments)))
+        metrics = run(config)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(results_table(metrics, CLASSES))
+    print(f"report: {config.output / 'report' / 'report.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

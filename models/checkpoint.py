@@ -1,0 +1,90 @@
+"""Weights and the configuration they belong to, in one file without pickled code."""
+
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.spikeyolo import SpikeYOLO, SpikeYOLOConfig
+
+FORMAT = "spikeyolo-gen1 checkpoint, version 1"
+
+
+class Checkpoint(NamedTuple):
+    """`weights` to evaluate with, the `config` of their network, `meta` (plain data: how they
+    came about) and `training` (tensors and plain data needed to continue; may be empty)."""
+
+    config: SpikeYOLOConfig
+    weights: dict[str, Tensor]
+    meta: dict[str, Any]
+    training: dict[str, Any]
+
+
+def save_checkpoint(
+    path: Path,
+    config: SpikeYOLOConfig,
+    weights: Mapping[str, Tensor],
+    meta: Mapping[str, Any],
+    training: Mapping[str, Any] | None = None,
+) -> None:
+    """Write to a temporary name, sync to disk, rename: `path` is whole or untouched."""
+    content = {
+        "format": FORMAT,
+        "config": asdict(config),
+        "weights": dict(weights),
+        "meta": dict(meta),
+        "training": dict(training or {}),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint to the CPU; no code in the file is ever run.
+
+    Raises ValueError, naming the file, if it is absent, damaged or not one of ours.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such checkpoint")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: not a readable checkpoint ({reason})") from None
+    found = content.get("format") if isinstance(content, dict) else type(content).__name__
+    if found != FORMAT:
+        raise ValueError(f"{path}: found format {found!r}, expected {FORMAT!r}")
+    config = SpikeYOLOConfig(**content["config"])
+    return Checkpoint(config, content["weights"], content["meta"], content["training"])
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
+    """Load strictly; ValueError names the first missing, extra or misshapen tensor."""
+    expected = model.state_dict()
+    for name in [*expected, *weights]:
+        found = tuple(weights[name].shape) if name in weights else "no such tensor"
+        wanted = tuple(expected[name].shape) if name in expected else "no such tensor"
+        if found != wanted:
+            raise ValueError(f"{source}: weights of another model: {name}: {found}, not {wanted}")
+    model.load_state_dict(dict(weights))
+
+
+def load_model(path: Path) -> tuple[SpikeYOLO, Checkpoint]:
+    """The network of a checkpoint, in evaluation mode on the CPU, and all else the file says."""
+    checkpoint = load_checkpoint(path)
+    model = SpikeYOLO(checkpoint.config)
+    load_weights(model, checkpoint.weights, path)
+    return model.eval(), checkpoint

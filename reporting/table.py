@@ -1,0 +1,41 @@
+"""The results as text, for the terminal and the README."""
+
+from typing import Any
+
+
+def results_table(metrics: dict[str, Any], classes: tuple[str, ...]) -> str:
+    """Lines of mAP beside energy; `metrics` is what eval_gen1.py writes to metrics.json."""
+    energy, network = metrics["energy"], metrics["network"]
+    protocols = metrics["protocols"]
+    title = (
+        f"{metrics['model']}, T={energy['time_steps']}, D={energy['max_spikes']}, "
+        f"{network['activation']}, split {metrics['split']}, commit {metrics['commit']}"
+    )
+    rows = [("protocol", *protocols)]
+    for label, column in (("mAP@50:95", 0), ("mAP@50", 1)):
+        rows.append((label, *(_figure(p["stats"][column]) for p in protocols.values())))
+    for name in classes:
+        values = (_figure(p["per_class"][name][1]) for p in protocols.values())
+        rows.append((f"AP@50 {name}", *values))
+    counts = (f"{p['labels']} / {p['images']}" for p in protocols.values())
+    rows.append(("labels / frames", *counts))
+    detection = "\n".join(f"  {row[0]:<18}" + "".join(f"{v:>14}" for v in row[1:]) for row in rows)
+
+    priced = "\n".join(f"  {name:<18}{value:>14}" for name, value in energy_rows(energy))
+    return f"{title}\n\n{detection}\n\nper inference\n{priced}"
+
+
+def energy_rows(energy: dict[str, Any]) -> list[tuple[str, str]]:
+    """(name, figure with unit) of one inference."""
+    return [
+        ("MAC", f"{energy['mac'] / 1e9:.4f} G"),
+        ("AC", f"{energy['ac'] / 1e9:.4f} G"),
+        ("firing rate", f"{energy['firing_rate']:.3f}"),
+        ("energy", f"{energy['snn_mj']:.4f} mJ"),
+        ("ANN-equivalent", f"{energy['ann_mj']:.4f} mJ"),
+        ("ANN / this", f"{energy['ratio']:.2f}"),
+    ]
+
+
+def _figure(value: float) -> str:
+    return "-" if value < 0 else f"{value:.3f}"
