@@ -1,10 +1,8 @@
 """`python -m preprocessing`: a directory of recordings -> a cache of histograms."""
 
-import signal
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Literal
@@ -14,7 +12,8 @@ from tqdm import tqdm
 
 from gen1.recordings import list_recordings
 from gen1.spec import HEIGHT, WIDTH
-from preprocessing.build import InlineExecutor, Outcome, build
+from preprocessing.build import Outcome, build
+from preprocessing.executors import make_executor
 from preprocessing.histogram import HistogramSettings
 
 
@@ -23,8 +22,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = command_line().parse_args(argv)
     try:
         outcomes = preprocess(arguments)
-    except (ValueError, OSError, BrokenProcessPool) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenProcessPool:
+        found = "a worker process died, perhaps for lack of memory"
+        print(f"error: {found}; run the same command again to go on", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on from here", file=sys.stderr)
@@ -96,17 +99,6 @@ def preprocess(arguments: Namespace) -> list[Outcome]:
         executor.shutdown(cancel_futures=True)
     print(_findings(outcomes))
     return outcomes
-
-
-def make_executor(workers: int) -> Executor:
-    """This process for 0 or 1 workers, else a pool; raises ValueError below 0."""
-    if workers < 0:
-        raise ValueError(f"--workers is {workers}, expected 0 or more processes")
-    if workers <= 1:
-        return InlineExecutor()
-    # Ctrl-C reaches every process of the group: workers leave it to this one.
-    ignore = (signal.SIGINT, signal.SIG_IGN)
-    return ProcessPoolExecutor(workers, initializer=signal.signal, initargs=ignore)
 
 
 def _rates(outcomes: list[Outcome], seconds: float) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gen1.dat import DatReader
 from gen1.labels import read_boxes
@@ -36,19 +35,6 @@ class Outcome:
     report: Report | None
     reused: bool = False
     error: str = ""
-
-
-class InlineExecutor(Executor):
-    """Runs every task in this process, at once."""
-
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future:
-        """Call fn now and return its finished future."""
-        future: Future = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
 
 
 def cache_path(output: Path, recording: Recording) -> Path:
