@@ -129,7 +129,7 @@ def open_cache(path: Path) -> h5py.File:
     """Open a cache file for reading; raises ValueError if it is corrupt or not one of ours."""
     expected = "expected a file written by `python -m preprocessing`"
     try:
-        file = h5py.File(path, "r", rdcc_nbytes=0)
+        file = h5py.File(path, "r", rdcc_nbytes=0, locking=False)
     except OSError as error:
         reason = "there is no such file" if not path.exists() else f"not readable HDF5 ({error})"
         raise ValueError(f"{path}: {reason}, {expected}") from None
