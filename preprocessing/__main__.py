@@ -77,8 +77,7 @@ def preprocess(arguments: Namespace) -> list[Outcome]:
     )
     recordings = list_recordings(arguments.input)
     n_bytes = sum(recording.dat.stat().st_size for recording in recordings)
-    workers = arguments.workers
-    executor = make_executor(workers)
+    executor = make_executor(arguments.workers)
     outcomes = []
     try:
         results = build(
@@ -86,7 +85,7 @@ def preprocess(arguments: Namespace) -> list[Outcome]:
             arguments.output,
             settings,
             executor,
-            in_flight=2 * workers if workers > 1 else 1,
+            in_flight=max(1, 2 * arguments.workers),
             overwrite=arguments.overwrite,
         )
         started = time.perf_counter()
@@ -121,7 +120,10 @@ def _findings(outcomes: list[Outcome]) -> str:
         (sum(r.tally.clipped for r in reports), "events beyond what their cell holds, clipped"),
         (sum(r.repaired_steps for r in reports), "steps back in time, repaired"),
         (sum(r.wraps for r in reports), "overflows of the clock, repaired"),
-        (sum(r.trailing_bytes > 0 for r in reports), "truncated last records, dropped"),
+        (
+            sum(r.trailing_bytes > 0 for r in reports),
+            "recordings lost a truncated last record",
+        ),
     ):
         if count:
             lines.append(f"{count} {meaning}")

@@ -85,15 +85,15 @@ class CacheWriter:
     """The open temporary file: write every sample, then the report."""
 
     def __init__(self, file: h5py.File) -> None:
-        self._file = file
+        self._attributes, self._frames = file.attrs, file["frames"]
 
     def write_sample(self, index: int, frames: np.ndarray) -> None:
         """Store one sample, uint8 [T, 2, H, W]."""
-        self._file["frames"][index] = frames
+        self._frames[index] = frames
 
     def write_report(self, report: Report) -> None:
         """Store what happened to the events."""
-        self._file.attrs["report"] = json.dumps(asdict(report))
+        self._attributes["report"] = json.dumps(asdict(report))
 
 
 @contextmanager

@@ -26,8 +26,11 @@ from preprocessing.histogram import HistogramSettings, expand_last_polarity
 
 @dataclass(frozen=True)
 class Sample:
-    """One label time. frames: uint8 [T, 2, H, W]; targets: float32 [n, 5] (class, x1, y1, x2, y2)
-    in network px."""
+    """What one label time asks of the network.
+
+    frames: uint8 [T, 2, H, W] at network size (3 channels if expanded from last polarity);
+    targets: float32 [n, 5] rows (class, x1, y1, x2, y2) in network px.
+    """
 
     frames: torch.Tensor
     targets: torch.Tensor
@@ -37,8 +40,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """B samples. frames: uint8 [T, B, 2, H, W]; targets: float32 [M, 6] (image, class, x1, y1,
-    x2, y2) in network px; times_us: int64 [B]."""
+    """B samples.
+
+    frames: uint8 [T, B, 2, H, W]; targets: float32 [M, 6] rows (image, class, x1, y1, x2, y2) in
+    network px, image counting from 0 in this batch; times_us: int64 [B].
+    """
 
     frames: torch.Tensor
     targets: torch.Tensor
@@ -93,7 +99,8 @@ class HistogramDataset(Dataset[Sample]):
         three_channels: bool = False,
         in_memory: bool = False,
     ) -> None:
-        self._geometry, self._augment, self._seed, self._keep = geometry, augment, seed, keep
+        self.geometry = geometry
+        self._augment, self._seed, self._keep = augment, seed, keep
         self._three_channels = three_channels
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._open_files, self._open_in_process = OpenFiles(), os.getpid()
@@ -130,7 +137,7 @@ class HistogramDataset(Dataset[Sample]):
             rng = np.random.default_rng([self._seed, int(self._epoch), index % len(self)])
             frames, boxes_xyxy, kept = augment(frames, boxes_xyxy, self._augment, rng)
             classes, boxes_xyxy = classes[kept], boxes_xyxy[kept]
-        frames = self._geometry.pad(frames)
+        frames = self.geometry.pad(frames)
         if self._three_channels:
             frames = expand_last_polarity(frames)
         targets = np.concatenate([classes[:, None], boxes_xyxy], axis=1)
@@ -165,7 +172,7 @@ class HistogramDataset(Dataset[Sample]):
         boxes = boxes[(boxes["w"] > 0) & (boxes["h"] > 0)]
         x, y, w, h = (boxes[side] for side in "xywh")
         corners = np.stack([x, y, x + w, y + h], axis=1)
-        return boxes["class_id"].astype(np.float32), self._geometry.boxes_to_network(corners)
+        return boxes["class_id"].astype(np.float32), self.geometry.boxes_to_network(corners)
 
 
 def _recordings_of(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessing.geometry import Geometry
@@ -27,6 +27,7 @@ def test_padding_keeps_every_pixel_where_it_was(geometry, frame_hw, network_hw):
     assert padded.sum() == frames.sum()
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(-500, 2000, width=32), min_size=4, max_size=4), st.sampled_from([1, 2, 4])
 )

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gen1.spec import BOX
@@ -25,6 +25,7 @@ def test_windows_end_at_the_label_and_may_start_before_zero():
         label_windows(np.array([1]), 0)
 
 
+@settings(deadline=None)
 @given(st.integers(-(10**6), 10**8), st.integers(1, 3000), st.integers(1, 12), st.integers(0, 2999))
 def test_edges_hold_exactly_the_events_of_the_floor_rule(start_us, window_us, steps, elapsed_us):
     elapsed_us %= window_us
