@@ -1,120 +1,263 @@
-"""The SpikeYOLO authors' state_dict names -> ours, strict in both directions."""
+"""The SpikeYOLO authors' weights as ours, strict in both directions.
 
-import re
+`python -m models.authors CHECKPOINT OUT` turns one of their published files into a checkpoint.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from models.blocks import (
+    SPPF,
+    AllConvBlock,
+    ConvBlock,
+    Downsample,
+    RepConv,
+    SepConv,
+    SepRepConv,
+    SpikeConv,
+)
+from models.checkpoint import save_checkpoint
+from models.head import Detect
 from models.spikeyolo import SIZES, SpikeYOLO, SpikeYOLOConfig, resolve_config
+from models.unpickle import StandIn, module_tensors, read_inert
 
-#: The authors number their layers; 11, 13, 15, 17, 21 and 24 (up, cat) have no weights.
-LAYERS = {
-    1: "down1",
-    2: "stage1",
-    3: "down2",
-    4: "stage2",
-    5: "down3",
-    6: "stage3",
-    7: "down4",
-    8: "stage4",
-    9: "sppf",
-    10: "reduce5",
-    12: "top4",
-    14: "reduce4",
-    16: "top3",
-    18: "reduce3",
-    19: "out3",
-    20: "down_to4",
-    22: "out4",
-    23: "down_to5",
-    25: "out5",
-    26: "head",
+#: What the authors call the parts of a module, by our class; parts not listed keep their name.
+#: Their layers are numbered; 11, 13, 15, 17, 21 and 24 (up, cat) have no weights.
+THEIR_PARTS: dict[type[nn.Module], dict[str, str]] = {
+    SpikeYOLO: {
+        "down1": "model.1",
+        "stage1": "model.2",
+        "down2": "model.3",
+        "stage2": "model.4",
+        "down3": "model.5",
+        "stage3": "model.6",
+        "down4": "model.7",
+        "stage4": "model.8",
+        "sppf": "model.9",
+        "reduce5": "model.10",
+        "top4": "model.12",
+        "reduce4": "model.14",
+        "top3": "model.16",
+        "reduce3": "model.18",
+        "out3": "model.19",
+        "down_to4": "model.20",
+        "out4": "model.22",
+        "down_to5": "model.23",
+        "out5": "model.25",
+        "head": "model.26",
+    },
+    Downsample: {"neuron": "encode_lif", "conv": "encode_conv", "bn": "encode_bn"},
+    SpikeConv: {"neuron": "lif"},
+    SepConv: {
+        "neuron1": "lif1",
+        "pointwise": "pwconv1",
+        "neuron2": "lif2",
+        "depthwise": "dwconv2",
+        "neuron3": "lif3",
+        "rep": "pwconv3",
+    },
+    RepConv: {
+        "pointwise_in": "body.0",
+        "bn_pad": "body.1",
+        "depthwise": "body.2.0",
+        "pointwise_out": "body.2.1",
+        "bn": "body.2.2",
+    },
+    SepRepConv: {"bn_pad": "body.0", "pointwise": "body.1.0", "depthwise": "body.1.1"},
+    AllConvBlock: {"mixer": "Conv"},
+    ConvBlock: {"mixer": "Conv", "neuron1": "lif1", "neuron2": "lif2"},
+    SPPF: {"conv1": "cv1", "conv2": "cv2"},
+    Detect: {"box": "cv2", "cls": "cv3"},
 }
-STAGES = {2, 4, 6, 8}
-
-#: Their parts of a layer -> ours; the first pattern that matches wins, and is replaced once.
-PARTS = [
-    (r"^encode_(conv|bn)\.", r"\1."),
-    (r"^Conv\.pwconv1\.", "mixer.pointwise."),
-    (r"^Conv\.dwconv2\.", "mixer.depthwise."),
-    (r"^Conv\.pwconv3\.body\.0\.bn\.", "mixer.rep.bn_pad.bn."),
-    (r"^Conv\.pwconv3\.body\.1\.0\.", "mixer.rep.pointwise."),
-    (r"^Conv\.pwconv3\.body\.1\.1\.", "mixer.rep.depthwise."),
-    (r"^Conv\.(bn[123])\.", r"mixer.\1."),
-    (r"^(conv[12])\.body\.0\.", r"\1.pointwise_in."),
-    (r"^(conv[12])\.body\.1\.bn\.", r"\1.bn_pad.bn."),
-    (r"^(conv[12])\.body\.2\.0\.", r"\1.depthwise."),
-    (r"^(conv[12])\.body\.2\.1\.", r"\1.pointwise_out."),
-    (r"^(conv[12])\.body\.2\.2\.", r"\1.bn."),
-    (r"^cv([12])\.", r"conv\1."),
-]
-HEAD_PARTS = [(r"^cv2\.", "box."), (r"^cv3\.", "cls.")]
+STEM = "model.1.encode_conv.weight"
+CLASSES = "model.26.cv3.0.2.conv.weight"
 FROZEN_DFL = "model.26.dfl.conv.weight"
+COCO_CLASSES = 80
 
 
-def our_name(theirs: str) -> str:
-    """`model.4.1.Conv.bn1.weight` -> `stage2.1.mixer.bn1.weight`; ValueError if it is not theirs."""
-    match = re.match(r"^model\.(\d+)\.(.+)$", theirs)
-    if not match or int(match[1]) not in LAYERS:
-        raise ValueError(f"{theirs!r} is not a name of the authors' SpikeYOLO")
-    number, part = int(match[1]), match[2]
-    block = ""
-    if number in STAGES:
-        numbered = re.match(r"^(\d+)\.(.+)$", part)
-        block, part = (f"{numbered[1]}.", numbered[2]) if numbered else ("0.", part)
-    for pattern, ours in HEAD_PARTS if number == 26 else PARTS:
-        part, found = re.subn(pattern, ours, part)
-        if found:
-            break
-    return f"{LAYERS[number]}.{block}{part}"
+def module_names(module: nn.Module, ours: str = "", theirs: str = "") -> Iterator[tuple[str, str]]:
+    """Our name and the authors' name of a module and of every module inside it."""
+    yield ours, theirs
+    parts = THEIR_PARTS.get(type(module), {})
+    single = type(module) is nn.Sequential and len(module) == 1  # theirs: the block alone
+    for name, child in module.named_children():
+        their_path = [theirs, "" if single else parts.get(name, name)]
+        yield from module_names(
+            child, f"{ours}.{name}".lstrip("."), ".".join(filter(None, their_path))
+        )
 
 
-def infer_config(state: dict[str, Tensor]) -> SpikeYOLOConfig:
+def tensor_names(module: nn.Module) -> dict[str, str]:
+    """Our name -> the authors' name of every tensor in the state_dict of a module."""
+    theirs = dict(module_names(module))
+    names = {}
+    for name in module.state_dict():
+        owner, _, tensor = name.rpartition(".")
+        names[name] = f"{theirs[owner]}.{tensor}".lstrip(".")
+    return names
+
+
+def infer_config(state: dict[str, Tensor], variant: str | None = None) -> SpikeYOLOConfig:
     """Read size, classes, channels and variant off the shapes of the authors' tensors.
 
-    Raises ValueError if a telling tensor is absent or its width is of no published size.
+    Sizes p, n and s have the same layers in both variants, so there, with `variant` None, 80
+    classes mean "coco" and any other number "gen1"; in m and l the blocks of layer 8 tell.
+    Raises ValueError if a telling tensor is absent or misshapen, or of no published width.
     """
-    stem, classes = "model.1.encode_conv.weight", "model.26.cv3.0.2.conv.weight"
-    for name in (stem, classes):
+    for name in (STEM, CLASSES):
         if name not in state:
             raise ValueError(f"missing tensor {name!r}: this is not a SpikeYOLO state_dict")
-    width, in_channels = state[stem].shape[:2]
+        if state[name].dim() != 4:
+            shape = tuple(state[name].shape)
+            raise ValueError(f"tensor {name!r} has shape {shape}, expected [out, in, k, k]")
+    width, in_channels = state[STEM].shape[:2]
+    num_classes = state[CLASSES].shape[0]
     sizes = [size for size, config in SIZES.items() if round(128 * config.width) == width]
     if not sizes:
-        raise ValueError(f"{stem!r} has {width} channels, expected those of a size in {[*SIZES]}")
-    one_block = not any(name.startswith("model.8.0.") for name in state)
+        raise ValueError(f"{STEM!r} has {width} channels, expected those of a size in {[*SIZES]}")
+    if variant is None:
+        three_blocks_in_layer8 = any(name.startswith("model.8.1.") for name in state)
+        same_layers = max(round(3 * SIZES[sizes[0]].depth), 1) == 1
+        is_coco = num_classes == COCO_CLASSES if same_layers else three_blocks_in_layer8
+        variant = "coco" if is_coco else "gen1"
     return resolve_config(
-        sizes[0],
-        variant="gen1" if one_block else "coco",
-        num_classes=state[classes].shape[0],
-        in_channels=in_channels,
+        sizes[0], variant=variant, num_classes=num_classes, in_channels=in_channels
     )
 
 
-def convert_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def convert_state_dict(
+    state: dict[str, Tensor], config: SpikeYOLOConfig | None = None
+) -> dict[str, Tensor]:
     """The authors' state_dict (names with their leading `model.`) -> one for `build_model`.
 
     Tensors keep their dtype; the frozen distance bins of the head are checked and left out, ours
-    are arithmetic. Load it with `load_state_dict(..., strict=True)` into the network that
-    `infer_config` describes. Raises ValueError naming a missing, extra or misshapen tensor.
+    are arithmetic. Load it with `load_state_dict(..., strict=True)` into the network of `config`,
+    by default that of `infer_config`. Raises ValueError naming, as the authors do, a missing,
+    extra or misshapen tensor.
     """
-    state = dict(state)
-    bins = state.pop(FROZEN_DFL, None)
-    if bins is not None and not torch.equal(bins.flatten().double(), torch.arange(16.0).double()):
-        raise ValueError(f"{FROZEN_DFL!r} holds other values than 0..15")
     with torch.device("meta"):
-        expected = SpikeYOLO(infer_config(state)).state_dict()
-    theirs_of = {our_name(theirs): theirs for theirs in state}
-    for name, tensor in expected.items():
-        if name not in theirs_of:
-            raise ValueError(f"missing tensor: nothing in the state_dict becomes {name!r}")
-        found = state[theirs_of[name]].shape
-        if found != tensor.shape:
-            raise ValueError(
-                f"tensor {theirs_of[name]!r} has shape {tuple(found)}, "
-                f"expected {tuple(tensor.shape)}"
-            )
-    for name, theirs in theirs_of.items():
-        if name not in expected:
+        network = SpikeYOLO(config or infer_config(state))
+    names = tensor_names(network)
+    shapes = {names[ours]: tensor.shape for ours, tensor in network.state_dict().items()}
+    shapes[FROZEN_DFL] = torch.Size((1, 16, 1, 1))
+    for theirs, shape in shapes.items():
+        if theirs not in state:
+            raise ValueError(f"missing tensor {theirs!r}, expected one of shape {tuple(shape)}")
+        if state[theirs].shape != shape:
+            found = tuple(state[theirs].shape)
+            raise ValueError(f"tensor {theirs!r} has shape {found}, expected {tuple(shape)}")
+    for theirs in state:
+        if theirs not in shapes:
             raise ValueError(f"extra tensor {theirs!r}: the network has no place for it")
-    return {name: state[theirs_of[name]] for name in expected}
+    if state[FROZEN_DFL].flatten().tolist() != list(range(16)):
+        raise ValueError(f"tensor {FROZEN_DFL!r} holds other values than 0..15")
+    return {ours: state[theirs] for ours, theirs in names.items()}
+
+
+class Found(NamedTuple):
+    """The tensors of one of the authors' files and, in words, which of its objects held them."""
+
+    state: dict[str, Tensor]
+    held_by: str
+
+
+def read_authors_file(path: Path) -> Found:
+    """Read a published `.pt` (pickled network objects) or a plain state_dict file.
+
+    Takes the averaged network ("ema") where there is one, else "model". Nothing in the file is
+    executed. Raises ValueError, naming the file, if it holds neither.
+    """
+    content = read_inert(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds a {type(content).__name__}, expected a dict")
+    for key in ("ema", "model"):
+        network = content.get(key)
+        if isinstance(network, StandIn):
+            return Found(module_tensors(network), f"{type(network).__name__} under {key!r}")
+        if isinstance(network, dict):
+            return Found(network, f"state_dict under {key!r}")
+    if content and all(isinstance(tensor, Tensor) for tensor in content.values()):
+        return Found(content, "plain state_dict")
+    raise ValueError(f"{path}: holds keys {[*content][:5]}, expected 'ema', 'model' or tensors")
+
+
+def authors_histogram(config: SpikeYOLOConfig) -> dict[str, object] | None:
+    """The settings of preprocessing that give the authors' Gen1 frames; None for COCO images."""
+    if config.variant != "gen1":
+        return None
+    return {
+        "window_us": 250_000,
+        "time_steps": config.time_steps,
+        "representation": "last-polarity" if config.in_channels == 3 else "count",
+        "downsample": 1,
+        "height": 240,
+        "width": 304,
+    }
+
+
+def convert_file(
+    path: Path, out: Path, variant: str | None, time_steps: int | None, max_spikes: int
+) -> str:
+    """Write the authors' file as our checkpoint; returns what was found, in one line."""
+    found = read_authors_file(path)
+    try:
+        config = infer_config(found.state, variant)
+        config = replace(config, max_spikes=max_spikes, time_steps=time_steps or config.time_steps)
+        weights = convert_state_dict(found.state, config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    network = SpikeYOLO(config)
+    network.load_state_dict(weights)
+    (size,) = (s for s, c in SIZES.items() if c.width == config.width)
+    meta = {
+        "name": f"spikeyolo-{size}",
+        "source": path.name,
+        "histogram": authors_histogram(config),
+    }
+    save_checkpoint(out, config, network.state_dict(), meta)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return (
+        f"{path}: {found.held_by}: {meta['name']}, variant {config.variant}, "
+        f"{config.num_classes} classes, {config.in_channels} input channels, "
+        f"{parameters + 16:,} parameters with the 16 frozen ones; written to {out}"
+    )
+
+
+def command_line() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m models.authors",
+        description="Turn a checkpoint of the SpikeYOLO authors into one of ours. "
+        "Nothing in their file is executed.",
+    )
+    add = parser.add_argument
+    add("checkpoint", type=Path, help="their .pt file, or a state_dict saved by torch.save")
+    add("out", type=Path, help="file to write")
+    add("--variant", choices=("coco", "gen1"), help="default: read off the tensors")
+    add("--time-steps", type=int, help="T it was trained with (default: 1 for coco, 4 for gen1)")
+    add("--max-spikes", type=int, default=4, help="D it was trained with (default: 4)")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = command_line().parse_args(arguments)
+    try:
+        print(
+            convert_file(
+                given.checkpoint, given.out, given.variant, given.time_steps, given.max_spikes
+            )
+        )
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,7 +8,6 @@ ANN twin. Source: Luo et al., SpikeYOLO, ECCV 2024, arXiv:2407.20708.
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 Neuron = Callable[[], nn.Module]
@@ -21,6 +20,13 @@ def per_step(module: nn.Module, x: Tensor) -> Tensor:
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.03)
+
+
+def scale_and_shift(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Batch norm at inference as x * scale + shift, [C] each."""
+    assert bn.running_mean is not None and bn.running_var is not None
+    scale = bn.weight / torch.sqrt(bn.running_var + bn.eps)
+    return scale, bn.bias - bn.running_mean * scale
 
 
 def depthwise(channels: int, kernel: int, padding: int) -> nn.Conv2d:
@@ -53,7 +59,7 @@ class SpikeConv(nn.Module):
 
 
 class Downsample(nn.Module):
-    """[neuron] -> strided convolution with bias -> batch norm; `stem` reads the events, unspiked."""
+    """[neuron] -> strided convolution with bias -> batch norm; `stem` reads events, unspiked."""
 
     def __init__(
         self, neuron: Neuron, in_channels: int, out_channels: int, stem: bool = False
@@ -81,15 +87,14 @@ class BNAndPad(nn.Module):
 
     def border(self) -> Tensor:
         """The value of each channel's border, [C]."""
-        bn = self.bn
-        std = torch.sqrt(bn.running_var + bn.eps)
-        return (bn.bias - bn.running_mean * bn.weight / std).detach()
+        return scale_and_shift(self.bn)[1].detach()
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.bn(x)
         N, C, H, W = x.shape
-        border = self.border().to(x.dtype).view(1, C, 1, 1)
-        return F.pad(x - border, (1, 1, 1, 1)) + border
+        padded = self.border().to(x.dtype).view(1, C, 1, 1).repeat(N, 1, H + 2, W + 2)
+        padded[..., 1:-1, 1:-1] = x
+        return padded
 
 
 class RepConv(nn.Module):

@@ -5,6 +5,7 @@ from torch import Tensor
 
 REG_MAX = 16
 STRIDES = (8, 16, 32)
+SUPPRESSED_AT_ONCE = 512  # candidates compared with each other in one go
 
 
 def anchor_points(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -15,12 +16,12 @@ def anchor_points(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
     points, strides = [], []
     for feature_map, stride in zip(maps, STRIDES, strict=True):
         H, W = feature_map.shape[-2:]
-        like = {"device": feature_map.device, "dtype": feature_map.dtype}
-        y, x = torch.meshgrid(
-            torch.arange(H, **like) + 0.5, torch.arange(W, **like) + 0.5, indexing="ij"
-        )
+        device, dtype = feature_map.device, feature_map.dtype
+        x = torch.arange(W, device=device, dtype=dtype) + 0.5
+        y = torch.arange(H, device=device, dtype=dtype) + 0.5
+        y, x = torch.meshgrid(y, x, indexing="ij")
         points.append(torch.stack((x, y), dim=-1).view(-1, 2))
-        strides.append(torch.full((H * W, 1), stride, **like))
+        strides.append(feature_map.new_full((H * W, 1), stride))
     return torch.cat(points), torch.cat(strides)
 
 
@@ -83,9 +84,7 @@ def non_max_suppression(
     ]
 
 
-def _candidates(
-    boxes: Tensor, scores: Tensor, score_threshold: float, multi_label: bool
-) -> Tensor:
+def _candidates(boxes: Tensor, scores: Tensor, score_threshold: float, multi_label: bool) -> Tensor:
     """Rows x1 y1 x2 y2 score class above the threshold, best first."""
     if multi_label:
         anchor, label = (scores > score_threshold).nonzero(as_tuple=True)
@@ -102,16 +101,26 @@ def _suppress(
     rows: Tensor, iou_threshold: float, max_detections: int, class_agnostic: bool
 ) -> Tensor:
     """Keep the best row, drop what it covers, repeat; rows are sorted best first."""
-    areas = (rows[:, 2] - rows[:, 0]) * (rows[:, 3] - rows[:, 1])
-    kept = []
-    while len(rows) and len(kept) < max_detections:
-        best, area = rows[0], areas[0]
-        kept.append(best)
-        size = (torch.minimum(rows[:, 2:4], best[2:4]) - torch.maximum(rows[:, :2], best[:2])).clamp(0)
-        overlap = size.prod(1)
-        survives = overlap <= iou_threshold * (areas + area - overlap)
-        if not class_agnostic:
-            survives |= rows[:, 5] != best[5]
-        survives[0] = False
-        rows, areas = rows[survives], areas[survives]
-    return torch.stack(kept) if kept else rows.new_zeros((0, 6))
+    kept = rows[:0]
+    for chunk in rows.split(SUPPRESSED_AT_ONCE):
+        covered = _covers(kept, chunk, iou_threshold, class_agnostic).any(0)
+        chunk = chunk[~covered]
+        covers = _covers(chunk, chunk, iou_threshold, class_agnostic).triu(1).cpu()
+        alive = torch.ones(len(chunk), dtype=torch.bool)
+        for index in range(len(chunk)):
+            if alive[index]:
+                alive &= ~covers[index]
+        kept = torch.cat((kept, chunk[alive.to(chunk.device)]))[:max_detections]
+        if len(kept) == max_detections:
+            break
+    return kept
+
+
+def _covers(rows: Tensor, others: Tensor, iou_threshold: float, class_agnostic: bool) -> Tensor:
+    """Does a row [n, 6] overlap another [m, 6] (of its class) by more than the threshold? [n, m]"""
+    a, b = rows[:, None], others[None]
+    size = torch.minimum(a[..., 2:4], b[..., 2:4]) - torch.maximum(a[..., :2], b[..., :2])
+    overlap = size.clamp(0).prod(-1)
+    area_a, area_b = ((box[..., 2:4] - box[..., :2]).prod(-1) for box in (a, b))
+    covers = overlap > iou_threshold * (area_a + area_b - overlap)
+    return covers if class_agnostic else covers & (a[..., 5] == b[..., 5])

@@ -6,25 +6,27 @@ events). The forward code stays the same: folded modules become identities.
 """
 
 import copy
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from models.blocks import ConvBlock, Downsample, RepConv, SepConv, SepRepConv, SpikeConv
+from models.blocks import (
+    ConvBlock,
+    Downsample,
+    RepConv,
+    SepConv,
+    SepRepConv,
+    SpikeConv,
+    scale_and_shift,
+)
 
 
 class Affine(NamedTuple):
-    """A convolution's weight [out, in / groups, k, k] and bias [out], in float64."""
+    """A convolution's weight [out, in / groups, k, k] and bias [out]."""
 
     weight: Tensor
     bias: Tensor
-
-
-def scale_and_shift(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Batch norm at inference as x * scale + shift, [C] each, float64."""
-    scale = bn.weight.double() / torch.sqrt(bn.running_var.double() + bn.eps)
-    return scale, bn.bias.double() - bn.running_mean.double() * scale
 
 
 def affine(module: nn.Module) -> Affine:
@@ -35,17 +37,17 @@ def affine(module: nn.Module) -> Affine:
         return collapse_sep_rep(module)
     if not isinstance(module, nn.Conv2d):
         raise ValueError(f"cannot fold a {type(module).__name__} into a convolution")
-    weight = module.weight.double()
-    bias = weight.new_zeros(len(weight)) if module.bias is None else module.bias.double()
+    weight = module.weight
+    bias = weight.new_zeros(len(weight)) if module.bias is None else module.bias
     return Affine(weight, bias)
 
 
 def collapse_rep(rep: RepConv) -> Affine:
     """1x1, padded batch norm, depthwise 3x3, 1x1, batch norm -> one zero-padded dense 3x3."""
     scale, shift = scale_and_shift(rep.bn_pad.bn)
-    point_in = rep.pointwise_in.weight.double()[:, :, 0, 0] * scale[:, None]
-    spatial = rep.depthwise.weight.double()[:, 0]
-    point_out = rep.pointwise_out.weight.double()[:, :, 0, 0]
+    point_in = rep.pointwise_in.weight[:, :, 0, 0] * scale[:, None]
+    spatial = rep.depthwise.weight[:, 0]
+    point_out = rep.pointwise_out.weight[:, :, 0, 0]
     weight = torch.einsum("oc,chw,ci->oihw", point_out, spatial, point_in)
     bias = point_out @ (shift * spatial.sum((1, 2)))
     return fold(Affine(weight, bias), rep.bn)
@@ -54,8 +56,8 @@ def collapse_rep(rep: RepConv) -> Affine:
 def collapse_sep_rep(rep: SepRepConv) -> Affine:
     """Padded batch norm, 1x1, depthwise 3x3 -> one zero-padded dense 3x3."""
     scale, shift = scale_and_shift(rep.bn_pad.bn)
-    point = rep.pointwise.weight.double()[:, :, 0, 0]
-    spatial = rep.depthwise.weight.double()[:, 0]
+    point = rep.pointwise.weight[:, :, 0, 0]
+    spatial = rep.depthwise.weight[:, 0]
     weight = torch.einsum("ohw,oi->oihw", spatial, point * scale)
     return Affine(weight, (point @ shift) * spatial.sum((1, 2)))
 
@@ -66,24 +68,14 @@ def fold(conv: Affine, bn: nn.BatchNorm2d) -> Affine:
 
 
 def fused(conv: nn.Module, bn: nn.Module) -> nn.Conv2d:
-    """One Conv2d, in the dtype of `conv`, that equals conv then bn at inference."""
-    like = next(conv.parameters())
-    weight, bias = affine(conv) if isinstance(bn, nn.Identity) else fold(affine(conv), bn)
-    plain = conv if isinstance(conv, nn.Conv2d) else None
-    out_channels, in_channels, kernel, _ = weight.shape
-    groups = plain.groups if plain else 1
-    result = nn.Conv2d(
-        in_channels * groups,
-        out_channels,
-        kernel,
-        stride=plain.stride if plain else 1,
-        padding=plain.padding if plain else kernel // 2,
-        groups=groups,
-        device=like.device,
-        dtype=like.dtype,
-    )
-    result.weight.copy_(weight)
-    result.bias.copy_(bias)
+    """One Conv2d that equals conv then bn at inference."""
+    weight, bias = fold(affine(conv), bn) if isinstance(bn, nn.BatchNorm2d) else affine(conv)
+    if isinstance(conv, nn.Conv2d):
+        result = copy.deepcopy(conv)
+    else:
+        out_channels, in_channels, kernel, _ = weight.shape
+        result = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
+    result.weight, result.bias = nn.Parameter(weight), nn.Parameter(bias)
     return result
 
 
@@ -96,13 +88,18 @@ FOLDED_PAIRS: dict[type[nn.Module], list[tuple[str, str]]] = {
 }
 
 
+Network = TypeVar("Network", bound=nn.Module)
+
+
 @torch.no_grad()
-def deploy(model: nn.Module) -> nn.Module:
+def deploy(model: Network) -> Network:
     """A folded copy of `model` in evaluation mode, called the same way, with the same outputs.
 
-    Raises ValueError if a batch norm is left over. The model itself is not modified.
+    Folded in float64, returned in the model's dtype. Raises ValueError if a batch norm is left
+    over. The model itself is not modified.
     """
-    deployed = copy.deepcopy(model).eval()
+    dtype = next(model.parameters()).dtype
+    deployed = copy.deepcopy(model).double()
     for block in list(deployed.modules()):
         for conv, bn in FOLDED_PAIRS.get(type(block), []):
             setattr(block, conv, fused(getattr(block, conv), getattr(block, bn)))
@@ -110,4 +107,4 @@ def deploy(model: nn.Module) -> nn.Module:
     left = [name for name, m in deployed.named_modules() if isinstance(m, nn.BatchNorm2d)]
     if left:
         raise ValueError(f"cannot deploy: batch norm {left[0]!r} belongs to no known block")
-    return deployed.requires_grad_(False)
+    return deployed.to(dtype).eval().requires_grad_(False)

@@ -6,7 +6,7 @@ count, summed over the T steps. A layer that reads real values (the stem) multip
 ANN-equivalent is the same graph with ReLU, passed once, its T time bins stacked as channels.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models.deploy import deploy
 from models.neuron import ILIFNode
+from models.spikeyolo import SpikeYOLO
 
 #: 32-bit float in 45 nm CMOS. Source: Horowitz, "Computing's Energy Problem", ISSCC 2014.
 PJ_PER_MAC = 4.6
@@ -92,11 +93,14 @@ class EnergyReport:
     @property
     def firing_rate(self) -> float:
         """Mean firing rate of the spiking inputs, weighted by their MACs; nan for an ANN."""
-        spiking = [layer for layer in self.layers if layer.firing_rate is not None]
-        macs = sum(layer.macs_per_step for layer in spiking)
-        if not macs:
+        spiking = [
+            (layer.firing_rate, layer.macs_per_step)
+            for layer in self.layers
+            if layer.firing_rate is not None
+        ]
+        if not spiking:
             return float("nan")
-        return sum(layer.firing_rate * layer.macs_per_step for layer in spiking) / macs
+        return sum(rate * macs for rate, macs in spiking) / sum(macs for _, macs in spiking)
 
     def as_dict(self) -> dict[str, object]:
         """Everything in plain numbers, for JSON."""
@@ -128,7 +132,7 @@ class _Counter:
     def _fired(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self.spikes = output
 
-    def _convolved(self, name: str):
+    def _convolved(self, name: str) -> Callable[..., None]:
         def hook(conv: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             (x,) = inputs
             spikes = self.spikes
@@ -159,20 +163,20 @@ def _refuse_unpriced(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def measure_energy(model: nn.Module, batches: Iterable[Tensor]) -> EnergyReport:
+def measure_energy(model: SpikeYOLO, batches: Iterable[Tensor]) -> EnergyReport:
     """Price one inference of `model` from batches x [T, B, C, H, W] of what it will really see.
 
     `model` may be deployed or not; the counts are those of `deploy(model)`. Raises ValueError
     for a weight layer it cannot price or that no batch reaches, and for no batches at all.
     Source of the method: SpikeYOLO, ECCV 2024, with its spreadsheet's slips corrected.
     """
-    config = model.config
+    max_spikes = model.config.max_spikes
     network = deploy(model)
     _refuse_unpriced(network)
     counter = _Counter(network)
-    samples, time_steps = 0, None
+    samples, time_steps = 0, 0
     for x in batches:
-        if time_steps not in (None, x.shape[0]):
+        if time_steps not in (0, x.shape[0]):
             raise ValueError(f"batches differ in T: {time_steps} and {x.shape[0]}")
         time_steps = x.shape[0]
         samples += x.shape[1]
@@ -184,31 +188,26 @@ def measure_energy(model: nn.Module, batches: Iterable[Tensor]) -> EnergyReport:
     unseen = [name for name in names if name not in counter.macs]
     if unseen:
         raise ValueError(f"layer {unseen[0]!r} has weights but no batch reached it")
-    layers = tuple(
-        _price(name, counter, time_steps, samples, config.max_spikes) for name in names
-    )
-    return EnergyReport(layers, time_steps, config.max_spikes, samples)
+    layers = tuple(_price(name, counter, samples, max_spikes) for name in names)
+    return EnergyReport(layers, time_steps, max_spikes, samples)
 
 
-def _price(
-    name: str, counter: _Counter, time_steps: int, samples: int, max_spikes: int
-) -> LayerEnergy:
+def _price(name: str, counter: _Counter, samples: int, max_spikes: int) -> LayerEnergy:
     steps = counter.passes[name] / samples
     macs_per_step = counter.macs[name]
-    if counter.spiking[name]:
-        spikes_per_step = counter.input_sum[name] / counter.input_numel[name]
-        mac, ac = 0.0, macs_per_step * spikes_per_step * steps
-        ann_mac = macs_per_step
-    else:
-        spikes_per_step, mac, ac = None, macs_per_step * steps, 0.0
-        ann_mac = mac  # the stem of the ANN reads all T steps at once, as channels
+    if not counter.spiking[name]:
+        mac = macs_per_step * steps
+        pj = PJ_PER_MAC * mac  # the ANN's stem reads all T steps at once, as channels
+        return LayerEnergy(name, None, None, macs_per_step, mac, ac=0.0, snn_pj=pj, ann_pj=pj)
+    spikes_per_step = counter.input_sum[name] / counter.input_numel[name]
+    ac = macs_per_step * spikes_per_step * steps
     return LayerEnergy(
         name,
         spikes_per_step,
-        None if spikes_per_step is None else spikes_per_step / max_spikes,
+        spikes_per_step / max_spikes,
         macs_per_step,
-        mac,
-        ac,
-        snn_pj=PJ_PER_MAC * mac + PJ_PER_AC * ac,
-        ann_pj=PJ_PER_MAC * ann_mac,
+        mac=0.0,
+        ac=ac,
+        snn_pj=PJ_PER_AC * ac,
+        ann_pj=PJ_PER_MAC * macs_per_step,
     )

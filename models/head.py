@@ -35,8 +35,9 @@ class Detect(nn.Module):
     def _init_biases(self, num_classes: int) -> None:
         """Start from about 5 objects in a 640 px image, spread evenly over classes and anchors."""
         for box, cls, stride in zip(self.box, self.cls, STRIDES, strict=True):
-            nn.init.constant_(box[-1].conv.bias, 1.0)
-            nn.init.constant_(cls[-1].conv.bias, math.log(5 / num_classes / (640 / stride) ** 2))
+            class_bias = math.log(5 / num_classes / (640 / stride) ** 2)
+            nn.init.constant_(box.get_parameter("2.conv.bias"), 1.0)
+            nn.init.constant_(cls.get_parameter("2.conv.bias"), class_bias)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         return [

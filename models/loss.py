@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.assign import TaskAlignedAssigner
+from models.assign import Assignment, TaskAlignedAssigner
 from models.boxes import complete_iou
 from models.decode import (
     REG_MAX,
@@ -15,6 +15,8 @@ from models.decode import (
     expected_distances,
     flatten_maps,
 )
+
+PUBLISHED_ASSIGNER = TaskAlignedAssigner()
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class DetectionLoss(nn.Module):
         self,
         num_classes: int,
         gains: LossGains = LossGains(),
-        assigner: TaskAlignedAssigner = TaskAlignedAssigner(),
+        assigner: TaskAlignedAssigner = PUBLISHED_ASSIGNER,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -74,7 +76,14 @@ class DetectionLoss(nn.Module):
         items = torch.stack((box, cls, dfl)) / normaliser * boxes.new_tensor(astuple(self.gains))
         return items.sum() * B, items.detach()
 
-    def _box_terms(self, side_logits, boxes, points, strides, assigned) -> tuple[Tensor, Tensor]:
+    def _box_terms(
+        self,
+        side_logits: Tensor,
+        boxes: Tensor,
+        points: Tensor,
+        strides: Tensor,
+        assigned: Assignment,
+    ) -> tuple[Tensor, Tensor]:
         """CIoU and distribution focal loss of the foreground anchors, weighted, summed."""
         foreground = assigned.foreground
         weight = assigned.scores.sum(-1)[foreground]
@@ -87,8 +96,8 @@ class DetectionLoss(nn.Module):
         dfl = distribution_focal_loss(side_logits[foreground], distances[foreground])
         return box, (dfl * weight).sum()
 
-    def _padded(self, targets: Tensor, B: int, dtype) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows [M, 6] -> labels [B, N], boxes [B, N, 4] and validity [B, N], N the largest count."""
+    def _padded(self, targets: Tensor, B: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """Rows [M, 6] -> labels [B, N], boxes [B, N, 4], validity [B, N]; N: the largest count."""
         if targets.dim() != 2 or targets.shape[1] != 6:
             raise ValueError(f"targets have shape {tuple(targets.shape)}, expected [M, 6]")
         image, label = targets[:, 0].long(), targets[:, 1].long()
@@ -106,7 +115,7 @@ class DetectionLoss(nn.Module):
         boxes = torch.zeros(B, N, 4, dtype=dtype, device=targets.device)
         labels[image, slot] = label[order]
         boxes[image, slot] = targets[order, 2:].to(dtype)
-        return labels, boxes, boxes.sum(-1) > 0
+        return labels, boxes, torch.arange(N, device=targets.device) < counts[:, None]
 
 
 def distribution_focal_loss(side_logits: Tensor, distances: Tensor) -> Tensor:

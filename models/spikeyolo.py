@@ -6,6 +6,7 @@ for High-performance and Energy-efficient Object Detection", ECCV 2024, arXiv:24
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from spikingjelly.activation_based import functional
@@ -16,11 +17,26 @@ from models.head import Detect
 from models.neuron import ILIFNode
 
 MAX_STRIDE = 32
+ACTIVATIONS = ("ilif", "relu")
+
+#: What a published layout changes, unless the caller says otherwise.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "coco": {},
+    "gen1": {
+        "num_classes": 2,
+        "in_channels": 2,
+        "time_steps": 4,
+        "decay": 0.5,
+        "input_scale": 0.5,
+    },
+}
 
 
 @dataclass(frozen=True)
 class SpikeYOLOConfig:
     """Everything that shapes the network; the defaults are the published COCO network.
+
+    Raises ValueError for an impossible setting.
 
     Args:
         depth: Share of the full number of blocks per stage.
@@ -52,6 +68,15 @@ class SpikeYOLOConfig:
     backend: str = "auto"
     variant: str = "coco"
 
+    def __post_init__(self) -> None:
+        for name in ("num_classes", "in_channels", "time_steps", "max_spikes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        for name, known in (("activation", ACTIVATIONS), ("variant", (*VARIANTS,))):
+            if getattr(self, name) not in known:
+                found = f"{name} is {getattr(self, name)!r}"
+                raise ValueError(f"{found}, expected one of {', '.join(known)}")
+
 
 SIZES: dict[str, SpikeYOLOConfig] = {
     "p": SpikeYOLOConfig(depth=0.33, width=0.125),
@@ -61,39 +86,18 @@ SIZES: dict[str, SpikeYOLOConfig] = {
     "l": SpikeYOLOConfig(depth=0.5, width=0.75, wide_p5=True),
 }
 
-#: What a published layout changes, unless the caller says otherwise.
-VARIANTS: dict[str, dict[str, object]] = {
-    "coco": {},
-    "gen1": {
-        "num_classes": 2,
-        "in_channels": 2,
-        "time_steps": 4,
-        "decay": 0.5,
-        "input_scale": 0.5,
-    },
-}
 
-ACTIVATIONS = ("ilif", "relu")
-
-
-def resolve_config(size: str, **overrides: object) -> SpikeYOLOConfig:
+def resolve_config(size: str, **overrides: Any) -> SpikeYOLOConfig:
     """Size, then variant, then the overrides that are not None -> the whole configuration."""
     if size not in SIZES:
         raise ValueError(f"size is {size!r}, expected one of {', '.join(SIZES)}")
     given = {key: value for key, value in overrides.items() if value is not None}
-    variant = given.get("variant", "coco")
-    if variant not in VARIANTS:
-        raise ValueError(f"variant is {variant!r}, expected one of {', '.join(VARIANTS)}")
     unknown = sorted(set(given) - set(SpikeYOLOConfig.__dataclass_fields__))
     if unknown:
         known = ", ".join(SpikeYOLOConfig.__dataclass_fields__)
         raise ValueError(f"unknown model setting {unknown[0]!r}, expected one of {known}")
-    config = replace(SIZES[size], **{**VARIANTS[str(variant)], **given})
-    if config.activation not in ACTIVATIONS:
-        raise ValueError(
-            f"activation is {config.activation!r}, expected one of {', '.join(ACTIVATIONS)}"
-        )
-    return config
+    published = VARIANTS.get(given.get("variant", "coco"), {})
+    return replace(SIZES[size], **{**published, **given})
 
 
 def neuron_factory(config: SpikeYOLOConfig) -> Neuron:
@@ -193,7 +197,7 @@ class SpikeYOLO(nn.Module):
             raise ValueError(
                 f"input has shape {tuple(x.shape)}, expected [T, B, {config.in_channels}, H, W]"
             )
-        T, B, C, H, W = x.shape
+        T, _B, _C, H, W = x.shape
         if H % MAX_STRIDE or W % MAX_STRIDE:
             raise ValueError(f"input is {H}x{W} px, expected multiples of {MAX_STRIDE}")
         if config.activation == "ilif":
