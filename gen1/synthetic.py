@@ -22,6 +22,7 @@ from gen1.dat import write_dat
 from gen1.labels import write_boxes
 from gen1.recordings import DAT_SUFFIX
 from gen1.simulator.camera import Camera, Sensor
+from gen1.simulator.canvas import ONE
 from gen1.simulator.cast import cast, ego_motion
 from gen1.simulator.portable import Draws
 from gen1.simulator.render import Renderer
@@ -36,8 +37,8 @@ LABEL_PERIOD_US = 250_000
 #: A recording is held in memory whole: some 20 MB per second.
 MAX_SECONDS = 600
 #: A label needs this share of its object before all occluders, of its box inside the frame,
-#: this many visible pixels, and this opacity (of 256) in the haze.
-MIN_UNCOVERED, MIN_INSIDE, MIN_PIXELS, MIN_OPACITY = 0.4, 0.3, 40, 128
+#: this many visible pixels, and this opacity in the haze.
+MIN_UNCOVERED, MIN_INSIDE, MIN_PIXELS, MIN_OPACITY = 0.4, 0.3, 40, ONE // 2
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def _facade(draws: Draws, rows: int, columns: int) -> np.ndarray:
     """A house front with a grid of windows."""
     wall = draws.uniform(-0.5, 0.5)
     front = np.full((rows, columns), wall)
-    pane = wall + draws.choice((-0.7, -0.5, 0.4))
+    pane = wall + draws.choice((-0.9, -0.6, 0.5))
     across, down = draws.integer(8, 16), draws.integer(12, 22)
     wide, tall = across * draws.uniform(0.35, 0.6), down * draws.uniform(0.4, 0.65)
     row, column = np.indices(front.shape)
@@ -54,7 +54,7 @@ def road(draws: Draws) -> np.ndarray:
     Level k is averaged over 2**k texels along the road, for rows that see that much at once.
     """
     size, per_m = ROAD_TEXELS, ROAD_TEXELS_PER_M
-    tile = 0.25 * smooth_noise(draws, size, size, 4) + 0.35 * smooth_noise(draws, size, size, 16)
+    tile = 0.20 * smooth_noise(draws, size, size, 4) + 0.20 * smooth_noise(draws, size, size, 16)
     tile *= draws.uniform(0.6, 1.0)
     across = (np.arange(size) + size // 2) % size / per_m - size / per_m / 2
     along = np.arange(size) / per_m

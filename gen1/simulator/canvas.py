@@ -7,7 +7,10 @@ import numpy as np
 from numba import njit
 
 #: Fixed-point steps per unit of natural-log luminance.
-LOG_UNIT = 1024
+LOG_UNIT = 1 << 14
+#: Opacity, and shares in interpolation, run from 0 to ONE.
+FRACTION_BITS = 12
+ONE = 1 << FRACTION_BITS
 TEXELS_PER_M = 64
 MIP_LEVELS = 5
 _SUPERSAMPLE = 2
@@ -19,7 +22,7 @@ class Sprite:
     """A flat picture standing on the ground; x to the right, y up, metres, y = 0 at the ground.
 
     `mips[k]`: int32 [2, rows, columns] at TEXELS_PER_M / 2**k: channel 0 is log-luminance times
-    opacity, channel 1 opacity (0..256). `extent`: left, right, bottom, top of what is drawn.
+    opacity, channel 1 opacity (0..ONE). `extent`: left, right, bottom, top of what is drawn.
     """
 
     mips: tuple[np.ndarray, ...]
@@ -55,7 +58,7 @@ class Canvas:
 
     def sprite(self) -> Sprite:
         """Average the supersampled drawing down to texels and their coarser levels."""
-        level = np.stack([self._tone * self._ink * 256, self._ink * 256])
+        level = np.stack([self._tone * self._ink * ONE, self._ink * ONE])
         level = _halve(level)
         rows = np.flatnonzero(level[1].any(axis=1))
         columns = np.flatnonzero(level[1].any(axis=0))

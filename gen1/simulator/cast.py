@@ -3,14 +3,18 @@
 import numpy as np
 
 from gen1.simulator import figures
+from gen1.simulator.figures import Part
 from gen1.simulator.portable import Draws
 from gen1.simulator.scene import FOCAL_PX, HAZE_TO_M, Actor, Ego
 from gen1.spec import CLASSES, WIDTH
 
 _CAR, _PEDESTRIAN = CLASSES.index("car"), CLASSES.index("pedestrian")
 _TICK_S, _WARM_UP_S = 0.25, 6.0
-#: Distances in m at which actors enter: so chosen that size does not tell the class.
-_CAR_ENTERS_M, _PEDESTRIAN_ENTERS_M = (5.0, 16.0), (4.5, 25.0)
+#: Distances in m at which actors enter, near or (one in five) far: so chosen that size does not
+#: tell the class.
+_CAR_NEAR_M, _CAR_FAR_M = (5.5, 13.0), (14.0, 21.0)
+_PEDESTRIAN_NEAR_M, _PEDESTRIAN_FAR_M = (4.5, 15.0), (16.0, 25.0)
+_FAR_SHARE = 0.2
 
 
 def ego_motion(draws: Draws) -> Ego:
@@ -23,7 +27,7 @@ def ego_motion(draws: Draws) -> Ego:
         (draws.uniform(0.5, 1.5), draws.uniform(0.8, 1.6), draws.uniform(0, 1)),
         (draws.uniform(0.25, 0.5), draws.uniform(4.0, 9.0), draws.uniform(0, 1)),
     )
-    return Ego(draws.uniform(0.4, 3.0), draws.uniform(95, 115), yaw, pitch)
+    return Ego(draws.uniform(0.4, 2.5), draws.uniform(95, 115), yaw, pitch)
 
 
 def cast(draws: Draws, ego: Ego, seconds: float) -> list[Actor]:
@@ -60,37 +64,30 @@ def _newcomer(draws: Draws, ego: Ego, t: float) -> Actor:
 
 
 def _walker(draws: Draws, ego: Ego, t: float) -> Actor:
-    parts = figures.pedestrian(draws, walking=True)
     speed = draws.uniform(0.7, 1.7)
-    z = draws.uniform(*_PEDESTRIAN_ENTERS_M)
-    vz = draws.uniform(-0.3, 0.3) - 0.5 * ego.speed
-    return _enter(draws, ego, t, parts, _PEDESTRIAN, z, speed, vz, draws.uniform(0.7, 1.0) * speed)
+    z = draws.uniform(*(_PEDESTRIAN_FAR_M if draws.chance(_FAR_SHARE) else _PEDESTRIAN_NEAR_M))
+    walker = _enter(draws, ego, t, figures.pedestrian(draws), _PEDESTRIAN, z, speed)
+    walker.rate = draws.uniform(0.7, 1.0) * speed
+    return walker
 
 
 def _crossing_car(draws: Draws, ego: Ego, t: float) -> Actor:
-    parts = figures.car_side(draws)
-    z = draws.uniform(*_CAR_ENTERS_M)
+    z = draws.uniform(*(_CAR_FAR_M if draws.chance(_FAR_SHARE) else _CAR_NEAR_M))
     speed = draws.uniform(0.20, 0.45) * z
-    return _enter(draws, ego, t, parts, _CAR, z, speed, -0.5 * ego.speed, speed)
+    car = _enter(draws, ego, t, figures.car_side(draws), _CAR, z, speed)
+    car.rate = speed
+    return car
 
 
 def _enter(
-    draws: Draws,
-    ego: Ego,
-    t: float,
-    parts: list[figures.Part],
-    class_id: int,
-    z: float,
-    speed: float,
-    vz: float,
-    rate: float,
+    draws: Draws, ego: Ego, t: float, parts: list[Part], class_id: int, z: float, speed: float
 ) -> Actor:
-    """Just outside the frame, left or right, moving in."""
+    """Just outside the frame, left or right, moving in; the camera gains on it at half speed."""
     side = draws.choice((-1, 1))
     reach = max(part.sprite.extent[1] for part in parts)
-    edge_px = side * WIDTH / 2 + WIDTH / 2 - float(ego.centre(np.array([t]))[0])
+    edge_px = (WIDTH if side > 0 else 0) - float(ego.centre(np.array([t]))[0])
     x = edge_px * z / FOCAL_PX + side * reach
-    return Actor(parts, class_id, -side, t, x, z, -side * speed, vz, rate=rate)
+    return Actor(parts, class_id, -side, t, x, z, -side * speed, -0.5 * ego.speed)
 
 
 def _oncoming_car(draws: Draws, ego: Ego, t: float) -> Actor:

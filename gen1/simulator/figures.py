@@ -48,14 +48,12 @@ def car_side(draws: Draws) -> list[Part]:
     canvas.polygon(body, paint)
     sill, lintel = waist + 0.04, height - 0.1
     pillar = (roof_back + roof_front) / 2 + 0.1
-    for left, right in ((tail * length, pillar - 0.05), (pillar + 0.05, screen)):
-        rear = roof_back + 0.05 if left < 0 and right < pillar else left
-        front = roof_front - 0.05 if right == screen else right
-        foot_rear = left + 0.12 if rear != left else left
-        foot_front = right - 0.12 if front != right else right
-        canvas.polygon(
-            [(foot_rear, sill), (rear, lintel), (front, lintel), (foot_front, sill)], _GLASS
-        )
+    foot, top = tail * length + 0.14, roof_back + 0.05
+    edge = pillar - 0.05
+    canvas.polygon([(foot, sill), (top, lintel), (edge, lintel), (edge, sill)], _GLASS)
+    foot, top = screen - 0.14, roof_front - 0.05
+    edge = pillar + 0.05
+    canvas.polygon([(foot, sill), (top, lintel), (edge, lintel), (edge, sill)], _GLASS)
     line = paint - 0.9 if paint > 0 else paint + 0.8
     for x in (tail * length * 0.75, pillar, screen - 0.1):
         canvas.rectangle(x - 0.02, x + 0.02, 0.32, waist, line)
@@ -119,41 +117,42 @@ def car_end(draws: Draws, rear: bool) -> list[Part]:
     return [Part(canvas.sprite())]
 
 
-def pedestrian(draws: Draws, walking: bool) -> list[Part]:
-    """A person seen from the side, facing right: two legs, two arms, body, perhaps a bag."""
+def pedestrian(draws: Draws) -> list[Part]:
+    """A person walking to the right, seen from the side: legs, arms, body, perhaps a bag."""
     h = draws.uniform(1.45, 1.9)
     build = draws.uniform(0.85, 1.3)
     coat, trousers = draws.choice(_PAINTS), draws.choice((-1.6, -1.2, -0.7, 0.7))
-    skin, hair = draws.uniform(0.1, 0.8), draws.uniform(-1.8, 0.2)
-    stride = draws.uniform(0.38, 0.6) if walking else 0.05
-    arms = 0.8 * stride
-    far_leg = _limb(0.0, 0.50 * h, 0.0, 0.052 * h * build, trousers - 0.35, shoe=True)
-    near_leg = _limb(0.0, 0.50 * h, 0.0, 0.056 * h * build, trousers, shoe=True)
-    far_arm = _limb(0.0, 0.80 * h, 0.44 * h, 0.030 * h * build, coat - 0.35, shoe=False)
-    near_arm = _limb(0.0, 0.80 * h, 0.44 * h, 0.034 * h * build, coat - 0.2, shoe=False)
+    stride = draws.uniform(0.38, 0.6)
+    hip, shoulder = (0.0, 0.50 * h), (0.0, 0.80 * h)
+    leg, arm = 0.054 * h * build, 0.032 * h * build
     return [
-        Part(far_arm, (0.0, 0.80 * h), arms, 0.0),
-        Part(far_leg, (0.0, 0.50 * h), stride, 0.5),
-        Part(near_leg, (0.0, 0.50 * h), stride, 0.0),
-        Part(_torso(draws, h, build, coat, skin, hair)),
-        Part(near_arm, (0.0, 0.80 * h), arms, 0.5),
+        Part(_arm(h, arm, coat - 0.35), shoulder, 0.8 * stride, lag=0.0),
+        Part(_leg(h, leg, trousers - 0.35), hip, stride, lag=0.5),
+        Part(_leg(h, leg, trousers), hip, stride, lag=0.0),
+        Part(_torso(draws, h, build, coat)),
+        Part(_arm(h, arm, coat - 0.2), shoulder, 0.8 * stride, lag=0.5),
     ]
 
 
-def _limb(x: float, top: float, bottom: float, half: float, tone: float, shoe: bool) -> Sprite:
-    canvas = Canvas(6 * half + 0.3, top)
-    foot = bottom + (0.05 if shoe else 0.03)
-    canvas.polygon(
-        [(x - half, top), (x + half, top), (0.7 * half, foot), (-0.7 * half, foot)], tone
-    )
-    if shoe:
-        canvas.polygon([(-0.8 * half, 0.0), (-0.8 * half, 0.08), (0.10, 0.06), (0.14, 0.0)], _SHADE)
-    else:
-        canvas.ellipse(x, bottom + 0.05, 0.05, 0.06, 0.5)
+def _leg(h: float, half: float, tone: float) -> Sprite:
+    canvas = Canvas(6 * half + 0.3, 0.50 * h)
+    thigh, ankle = (half, 0.50 * h), (0.7 * half, 0.05)
+    canvas.polygon([(-thigh[0], thigh[1]), thigh, ankle, (-ankle[0], ankle[1])], tone)
+    canvas.polygon([(-0.8 * half, 0.0), (-0.8 * half, 0.08), (0.10, 0.06), (0.14, 0.0)], _SHADE)
     return canvas.sprite()
 
 
-def _torso(draws: Draws, h: float, build: float, coat: float, skin: float, hair: float) -> Sprite:
+def _arm(h: float, half: float, tone: float) -> Sprite:
+    canvas = Canvas(6 * half + 0.3, 0.80 * h)
+    shoulder, wrist = (half, 0.80 * h), (0.7 * half, 0.44 * h)
+    canvas.polygon([(-shoulder[0], shoulder[1]), shoulder, wrist, (-wrist[0], wrist[1])], tone)
+    canvas.ellipse(0.0, 0.44 * h, 0.05, 0.06, 0.5)
+    return canvas.sprite()
+
+
+def _torso(draws: Draws, h: float, build: float, coat: float) -> Sprite:
+    """Head and coat, of one of three lengths; a rucksack, a shopping bag or nothing."""
+    skin, hair = draws.uniform(0.1, 0.8), draws.uniform(-1.8, 0.2)
     canvas = Canvas(0.8 * h, h)
     shoulder, hip = 0.105 * h * build, 0.085 * h * build
     hem = draws.choice((0.47, 0.45, 0.30)) * h

@@ -1,5 +1,7 @@
 """Scene -> log-luminance frames, in integers."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numba import njit
 
@@ -13,7 +15,7 @@ from gen1.simulator.backdrop import (
     panorama,
     road,
 )
-from gen1.simulator.canvas import MIP_LEVELS
+from gen1.simulator.canvas import FRACTION_BITS, MIP_LEVELS, ONE
 from gen1.simulator.portable import Draws
 from gen1.simulator.scene import CAMERA_HEIGHT_M, FOCAL_PX, PLACEMENT_COLUMNS, Actor, Ego
 from gen1.spec import HEIGHT, WIDTH
@@ -44,8 +46,8 @@ class Renderer:
         counts = [len(actor.parts) for actor in actors]
         self._first_sprite = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
-    def render(self, t: np.ndarray):  # type: ignore[no-untyped-def]
-        """Yield once for each of the times `t` (seconds), with `frame` and `owner` renewed."""
+    def render(self, t: np.ndarray) -> Iterator[int]:
+        """Yield the number of each of the times `t` (seconds), with `frame` and `owner` renewed."""
         placements = self._placements(t)
         look = self._look(t)
         rows = self._road_rows(t)
@@ -75,10 +77,10 @@ class Renderer:
         return np.ascontiguousarray(np.concatenate([empty, *tables], axis=1))
 
     def _look(self, t: np.ndarray) -> np.ndarray:
-        """int64 [len(t), 3]: panorama column, row at the frame's corner; horizon row (1/256 px)."""
-        skyline = np.rint(self._ego.skyline(t) * 256.0).astype(np.int64)
-        column = np.rint((PANORAMA_COLUMNS - self._ego.centre(t)) * 256.0).astype(np.int64)
-        return np.stack([column, PANORAMA_ABOVE * 256 - skyline, skyline], axis=1)
+        """int64 [len(t), 3]: panorama column, row at the frame's corner; horizon row (1/ONE px)."""
+        skyline = np.rint(self._ego.skyline(t) * ONE).astype(np.int64)
+        column = np.rint((PANORAMA_COLUMNS - self._ego.centre(t)) * ONE).astype(np.int64)
+        return np.stack([column, PANORAMA_ABOVE * ONE - skyline, skyline], axis=1)
 
     def _road_rows(self, t: np.ndarray) -> np.ndarray:
         """int64 [len(t), H, 4]: road u at column 0, u per column, v (1/65536 texel), blur level."""
@@ -95,41 +97,41 @@ class Renderer:
 
 @njit(cache=True)
 def _paint_panorama(frame, picture, column, row, skyline):  # type: ignore[no-untyped-def]
-    """Sky and houses down to the row that holds the horizon; positions in 1/256 px."""
-    first = (column >> 8) % PANORAMA_COLUMNS
-    fx, fy = np.int32(column & 255), np.int32(row & 255)
-    w00, w01 = (256 - fx) * (256 - fy), fx * (256 - fy)
-    w10, w11 = (256 - fx) * fy, fx * fy
-    for y in range(min(HEIGHT, (skyline >> 8) + 1)):
-        top = min(max(y + (row >> 8), 0), PANORAMA_ABOVE + PANORAMA_BELOW - 2)
+    """Sky and houses down to the row that holds the horizon; positions in 1/ONE px."""
+    first = (column >> FRACTION_BITS) % PANORAMA_COLUMNS
+    fx, fy = column & (ONE - 1), row & (ONE - 1)
+    for y in range(min(HEIGHT, (skyline >> FRACTION_BITS) + 1)):
+        top = min(max(y + (row >> FRACTION_BITS), 0), PANORAMA_ABOVE + PANORAMA_BELOW - 2)
         upper = picture[top, first : first + WIDTH + 1]
         lower = picture[top + 1, first : first + WIDTH + 1]
         line = frame[y]
         for x in range(WIDTH):
-            mixed = upper[x] * w00 + upper[x + 1] * w01 + lower[x] * w10 + lower[x + 1] * w11
-            line[x] = (mixed + 32768) >> 16
+            line[x] = _mix(_mix(upper[x], upper[x + 1], fx), _mix(lower[x], lower[x + 1], fx), fy)
+
+
+@njit(cache=True)
+def _mix(a, b, share):  # type: ignore[no-untyped-def]
+    """From a (share 0) to b (share ONE), rounded."""
+    return a + (((b - a) * share + ONE // 2) >> FRACTION_BITS)
 
 
 @njit(cache=True)
 def _paint_road(frame, tiles, rows, skyline):  # type: ignore[no-untyped-def]
     """The road below the horizon, in perspective; the horizon's own row is shared with the sky."""
     mask = ROAD_TEXELS - 1
-    horizon = skyline >> 8
+    horizon = skyline >> FRACTION_BITS
     for y in range(max(0, horizon), HEIGHT):
         u, du, v, level = rows[y]
-        share = 256 - (skyline & 255) if y == horizon else 256
+        share = ONE - (skyline & (ONE - 1)) if y == horizon else ONE
         v -= 32768 << level
-        fv = (v >> 8) & 255
+        fv = (v >> 4) & (ONE - 1)
         near, far = tiles[level, (v >> 16) & mask], tiles[level, ((v >> 16) + 1) & mask]
-        contrast = 256 if du < 131072 else 256 * 131072 // du
+        contrast = ONE if du < 131072 else ONE * 131072 // du
+        line = frame[y]
         for x in range(WIDTH):
-            left, right, fu = (u >> 16) & mask, ((u >> 16) + 1) & mask, (u >> 8) & 255
-            a = near[left] * (256 - fu) + near[right] * fu
-            b = far[left] * (256 - fu) + far[right] * fu
-            tone = ((a * (256 - fv) + b * fv) * contrast) >> 24
-            frame[y, x] += (
-                (share * (tone - frame[y, x])) >> 8 if share < 256 else tone - frame[y, x]
-            )
+            left, right, fu = (u >> 16) & mask, ((u >> 16) + 1) & mask, (u >> 4) & (ONE - 1)
+            tone = _mix(_mix(near[left], near[right], fu), _mix(far[left], far[right], fu), fv)
+            line[x] = _mix(line[x], (tone * contrast) >> FRACTION_BITS, share)
             u += du
 
 
@@ -137,10 +139,10 @@ def _paint_road(frame, tiles, rows, skyline):  # type: ignore[no-untyped-def]
 def _paint_parts(  # type: ignore[no-untyped-def]
     frame, owner, covered, placements, atlas, starts, sizes
 ):
-    """Lay every part over what is behind it."""
+    """Lay every part over what is behind it, farthest first."""
     for k in range(len(placements)):
         sprite, number, opacity, x0, x1, y0, y1, u0, v0, ux, uy, vx, vy, mip = placements[k]
-        level, share = mip >> 8, mip & 255
+        level, share = mip >> FRACTION_BITS, mip & (ONE - 1)
         fine = sprite * MIP_LEVELS + level
         start_a, rows_a, columns_a = starts[fine], sizes[fine, 0], sizes[fine, 1]
         start_b, rows_b, columns_b = starts[fine + 1], sizes[fine + 1, 0], sizes[fine + 1, 1]
@@ -151,12 +153,12 @@ def _paint_parts(  # type: ignore[no-untyped-def]
                 if alpha_b == 0:
                     continue
                 tone_a, alpha_a = _texel(atlas, start_a, rows_a, columns_a, u, v, level)
-                alpha = (alpha_a * (256 - share) + alpha_b * share + 128) >> 8
-                tone = (tone_a * (256 - share) + tone_b * share + 128) >> 8
+                alpha = _mix(alpha_a, alpha_b, share)
+                tone = _mix(tone_a, tone_b, share)
                 behind = frame[y, x]
-                over = (tone + behind * (256 - alpha) + 128) >> 8
-                frame[y, x] = behind + ((opacity * (over - behind) + 128) >> 8)
-                if alpha >= 128 and owner[y, x] != number:
+                over = (tone + behind * (ONE - alpha)) >> FRACTION_BITS
+                frame[y, x] = _mix(behind, over, opacity)
+                if alpha >= ONE // 2 and owner[y, x] != number:
                     owner[y, x] = number
                     covered[number] += 1
 
@@ -168,11 +170,11 @@ def _texel(atlas, start, rows, columns, u, v, level):  # type: ignore[no-untyped
     column, row = u >> 16, v >> 16
     if column < 0 or row < 0 or column >= columns - 1 or row >= rows - 1:
         return 0, 0
-    fu, fv = (u >> 8) & 255, (v >> 8) & 255
+    fu, fv = (u >> 4) & (ONE - 1), (v >> 4) & (ONE - 1)
     at = start + row * columns + column
     below = at + columns
-    tone = (atlas[at, 0] * (256 - fu) + atlas[at + 1, 0] * fu) * (256 - fv)
-    tone += (atlas[below, 0] * (256 - fu) + atlas[below + 1, 0] * fu) * fv
-    alpha = (atlas[at, 1] * (256 - fu) + atlas[at + 1, 1] * fu) * (256 - fv)
-    alpha += (atlas[below, 1] * (256 - fu) + atlas[below + 1, 1] * fu) * fv
-    return (tone + 32768) >> 16, (alpha + 32768) >> 16
+    tone_above = _mix(atlas[at, 0], atlas[at + 1, 0], fu)
+    tone_below = _mix(atlas[below, 0], atlas[below + 1, 0], fu)
+    alpha_above = _mix(atlas[at, 1], atlas[at + 1, 1], fu)
+    alpha_below = _mix(atlas[below, 1], atlas[below + 1, 1], fu)
+    return _mix(tone_above, tone_below, fv), _mix(alpha_above, alpha_below, fv)

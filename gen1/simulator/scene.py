@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gen1.simulator.canvas import MIP_LEVELS, TEXELS_PER_M
+from gen1.simulator.canvas import MIP_LEVELS, ONE, TEXELS_PER_M
 from gen1.simulator.figures import Part
 from gen1.simulator.portable import wave
 from gen1.spec import HEIGHT, WIDTH
@@ -89,10 +89,10 @@ class Actor:
         return np.stack([columns[0], rows[0], columns[1], rows[1]], axis=1)
 
     def opacity(self, t: np.ndarray) -> np.ndarray:
-        """int64 0..256: 256 in clear air, 0 in the haze."""
+        """int64 0..ONE: ONE in clear air, 0 in the haze."""
         _, z = self.position(t)
         clear = (HAZE_TO_M - z) / (HAZE_TO_M - HAZE_FROM_M)
-        return np.rint(256.0 * np.clip(clear, 0.0, 1.0)).astype(np.int64)
+        return np.rint(ONE * np.clip(clear, 0.0, 1.0)).astype(np.int64)
 
     def _lean(self, part: Part, t: np.ndarray) -> np.ndarray:
         """Metres sideways per metre below the pivot."""
@@ -103,7 +103,7 @@ class Actor:
 
         Columns: sprite, actor number, opacity, first and one-past-last column and row, texture
         position (u, v) of the frame's corner pixel and its steps per column and per row in 1/65536
-        texel, mip level * 256 + share of the next level.
+        texel, mip level * ONE + share of the next level.
         """
         x, z = self.position(t)
         scale = FOCAL_PX / z
@@ -154,6 +154,6 @@ def _lean_extent(part: Part, lean: np.ndarray) -> np.ndarray:
 
 
 def _mip(texels_per_px: np.ndarray) -> np.ndarray:
-    """Mip level * 256 + share (0..255) of the next coarser one."""
+    """Mip level * ONE + share of the next coarser one."""
     fraction, exponent = np.frexp(np.clip(texels_per_px, 1.0, 2.0 ** (MIP_LEVELS - 1) - 0.01))
-    return (exponent - 1) * 256 + np.floor((2.0 * fraction - 1.0) * 256.0).astype(np.int64)
+    return (exponent - 1) * ONE + np.floor((2.0 * fraction - 1.0) * ONE).astype(np.int64)
