@@ -1,0 +1,78 @@
+"""What the tests of the network share: weights and inputs drawn by the golden figures' own rule."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "spikeyolo"
+
+#: Scale of the batch norm weights the rule draws, for the networks of either code.
+BN_GAIN = {"coco": 1.0, "gen1": 1.8}
+
+
+@pytest.fixture(scope="session")
+def rule() -> ModuleType:
+    """The rule that draws weights, inputs and cotangents from names."""
+    spec = importlib.util.spec_from_file_location("golden_rule", GOLDEN / "rule.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def golden_json():
+    """golden_json("energy_sheet") -> its content."""
+    return lambda name: json.loads((GOLDEN / f"{name}.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def authors_state(rule, golden_json):
+    """authors_state("gen1_s_nc2") -> a float64 state_dict with the authors' names."""
+
+    def build(case: str) -> dict[str, Tensor]:
+        gain = BN_GAIN[case.split("_")[0]]
+        keys = golden_json(f"keys_{case}")["keys"]
+        return {
+            name: torch.as_tensor(rule.tensor_for(name, shape, gain, 0.1))
+            for name, shape, _ in keys
+        }
+
+    return build
+
+
+def randomise_batch_norms(model: nn.Module, seed: int = 0) -> None:
+    """Give every batch norm statistics and weights far from their start, so neurons fire."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.3, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+            nn.init.uniform_(module.weight, 0.8, 3, generator=generator)
+            nn.init.normal_(module.bias, 0.2, 0.3, generator=generator)
+
+
+@pytest.fixture
+def lively():
+    """lively(model) -> the model in float64 and evaluation mode, with neurons that fire."""
+
+    def prepare(model: nn.Module) -> nn.Module:
+        randomise_batch_norms(model)
+        return model.double().eval()
+
+    return prepare
+
+
+@pytest.fixture
+def events():
+    """events(T, B, C, H, W) -> random event counts, float64."""
+
+    def draw(*shape: int, seed: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.poisson(torch.full(shape, 0.3, dtype=torch.float64), generator=generator)
+
+    return draw
