@@ -99,7 +99,7 @@ class Actor:
         return part.swing * wave(self.rate * t + self.born + part.lag)
 
     def place(self, ego: Ego, t: np.ndarray, first_sprite: int, number: int) -> np.ndarray:
-        """int64 [len(t), parts, 14], what `render.paint` needs to know to paint every part.
+        """int64 [len(t), parts, 14], what the renderer needs to paint every part.
 
         Columns: sprite, actor number, opacity, first and one-past-last column and row, texture
         position (u, v) of the frame's corner pixel and its steps per column and per row in 1/65536
