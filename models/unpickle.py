@@ -60,6 +60,7 @@ def rebuild_parameter(tensor: Tensor, *rest: object) -> Tensor:
 
 KNOWN: dict[tuple[str, str], object] = {
     ("collections", "OrderedDict"): OrderedDict,
+    ("__builtin__", "set"): set,  # as pickle protocol 2 calls it
     ("torch", "Size"): torch.Size,
     ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
@@ -114,15 +115,21 @@ def read_inert(path: Path) -> Any:
 
 def module_tensors(module: StandIn, prefix: str = "") -> dict[str, Tensor]:
     """The state_dict of a stand-in for an `nn.Module`: parameters and persistent buffers."""
-    state = module.state if isinstance(module.state, dict) else {}
-    passing = state.get("_non_persistent_buffers_set", ())
+    parameters, buffers, children = (
+        _part(module, name) for name in ("_parameters", "_buffers", "_modules")
+    )
+    passing = _part(module, "_non_persistent_buffers_set")
     tensors = {
         prefix + name: tensor
-        for part in ("_parameters", "_buffers")
-        for name, tensor in state.get(part, {}).items()
+        for name, tensor in {**parameters, **buffers}.items()
         if isinstance(tensor, Tensor) and name not in passing
     }
-    for name, child in state.get("_modules", {}).items():
+    for name, child in children.items():
         if isinstance(child, StandIn):
             tensors |= module_tensors(child, f"{prefix}{name}.")
     return tensors
+
+
+def _part(module: StandIn, name: str) -> Any:
+    """An attribute that every `nn.Module` pickles; empty where this object has none."""
+    return module.state.get(name, {}) if isinstance(module.state, dict) else {}

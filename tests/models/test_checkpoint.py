@@ -1,0 +1,117 @@
+import os
+
+import pytest
+import torch
+
+from models import build_model
+from models.checkpoint import FORMAT, load_checkpoint, load_model, load_weights, save_checkpoint
+
+META = {"name": "spikeyolo-p", "epoch": 3, "histogram": None}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A network and the checkpoint it was saved to."""
+    model = build_model("spikeyolo-p", variant="gen1", max_spikes=2)
+    path = tmp_path / "run" / "last.pt"
+    save_checkpoint(path, model.config, model.state_dict(), META, {"step": torch.tensor(7)})
+    return model, path
+
+
+def test_round_trip(saved):
+    model, path = saved
+    loaded, checkpoint = load_model(path)
+    assert not loaded.training
+    assert loaded.config == checkpoint.config == model.config
+    assert checkpoint.meta == META
+    assert checkpoint.training["step"] == 7
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    assert [file.name for file in path.parent.iterdir()] == ["last.pt"]
+
+
+def test_a_failed_write_leaves_the_old_file(saved, monkeypatch):
+    model, path = saved
+    before = path.read_bytes()
+
+    def full(_descriptor):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="disk full"):
+        save_checkpoint(path, model.config, {}, {})
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["last.pt"]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"absent\.pt: no such checkpoint"):
+        load_checkpoint(tmp_path / "absent.pt")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_truncated_file_is_refused(saved, share):
+    _, path = saved
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ValueError, match=r"last\.pt: not a readable checkpoint"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", [b"hello", b"\x80\x02]q\x00.", bytes(100)])
+def test_another_kind_of_file_is_refused(tmp_path, content):
+    path = tmp_path / "other.pt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"other\.pt: (not a readable checkpoint|found format)"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [({"weights": {}}, "None"), ([1], "'list'"), ({"format": "v0"}, "'v0'")],
+)
+def test_a_foreign_checkpoint_is_refused(tmp_path, content, found):
+    path = tmp_path / "foreign.pt"
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=rf"foreign\.pt: found format {found}, expected"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("change", [{"config": {"tau": 2}}, {"config": {"max_spikes": 0}}, {}])
+def test_damaged_content_is_refused(tmp_path, change):
+    path = tmp_path / "damaged.pt"
+    torch.save({"format": FORMAT, "weights": {}, "meta": {}, "training": {}, **change}, path)
+    with pytest.raises(
+        ValueError, match=r"damaged\.pt: damaged checkpoint \(.*(tau|max_spikes|config)"
+    ):
+        load_checkpoint(path)
+
+
+class Explosive:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_no_code_in_the_file_is_run(tmp_path):
+    path, fuse = tmp_path / "bomb.pt", tmp_path / "executed"
+    torch.save({"format": FORMAT, "meta": Explosive(fuse)}, path)
+    with pytest.raises(ValueError, match=r"bomb\.pt: not a readable checkpoint"):
+        load_checkpoint(path)
+    assert not fuse.exists()
+
+
+def test_weights_of_another_model_are_refused(saved, tmp_path):
+    _, path = saved
+    weights = load_checkpoint(path).weights
+    other = build_model("spikeyolo-p", variant="gen1", num_classes=5)
+    with pytest.raises(ValueError, match=r"last\.pt: weights of another model: head\.cls\.0\.2"):
+        load_weights(other, weights, path)
+    model = build_model("spikeyolo-p", variant="gen1")
+    incomplete = {name: tensor for name, tensor in weights.items() if name != "out5.bn2.bias"}
+    with pytest.raises(ValueError, match=r"out5\.bn2\.bias: no such tensor, not \(128,\)"):
+        load_weights(model, incomplete, path)
+    with pytest.raises(ValueError, match=r"extra\.weight: \(1,\), not no such tensor"):
+        load_weights(model, {**weights, "extra.weight": torch.zeros(1)}, path)
