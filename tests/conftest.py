@@ -5,6 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gen1.dat import write_dat
+from gen1.labels import write_boxes
+from gen1.spec import BOX, EVENT, HEIGHT, WIDTH
+from preprocessing.__main__ import main as preprocess
+
 GOLDEN = Path(__file__).parent / "golden"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -26,3 +31,39 @@ def shared_data():
         return path
 
     return locate
+
+
+@pytest.fixture(scope="session")
+def street_cache(tmp_path_factory):
+    """A finished cache of tiny recordings (T=2, half resolution) with all three splits."""
+    recordings = tmp_path_factory.mktemp("street") / "recordings"
+    rng = np.random.default_rng(7)
+    for split, count in (("train", 3), ("val", 1), ("test", 2)):
+        (recordings / split).mkdir(parents=True)
+        for number in range(count):
+            events, boxes = flickering_boxes(rng, label_times=4)
+            write_dat(recordings / split / f"r{number}_td.dat", events, HEIGHT, WIDTH)
+            write_boxes(recordings / split / f"r{number}_bbox.npy", boxes)
+    cache = recordings.parent / "cache"
+    options = ["--time-steps", "2", "--downsample", "2"]
+    assert preprocess(["--input", str(recordings), "--output", str(cache), *options]) == 0
+    return cache
+
+
+def flickering_boxes(rng: np.random.Generator, label_times: int) -> tuple[np.ndarray, np.ndarray]:
+    """EVENT and BOX arrays: rectangles full of events, wide cars and tall pedestrians, at 4 Hz."""
+    events, boxes = [], np.zeros(label_times, BOX)
+    for step in range(label_times):
+        start_us = 250_000 * (step + 1)
+        label = rng.integers(2)
+        w, h = (110, 60) if label == 0 else (50, 120)
+        x, y = rng.integers(0, WIDTH - w), rng.integers(0, HEIGHT - h)
+        boxes[step] = (start_us + 249_999, x, y, w, h, label, 1, step)
+        for n, left, top, width, height in ((2000, 0, 0, WIDTH, HEIGHT), (9000, x, y, w, h)):
+            part = np.zeros(n, EVENT)
+            part["t"] = rng.integers(start_us, start_us + 249_999, n)
+            part["x"], part["y"] = left + rng.integers(width, size=n), top + rng.integers(height, size=n)
+            part["p"] = rng.integers(2, size=n)
+            events.append(part)
+    stream = np.concatenate(events)
+    return stream[stream["t"].argsort(kind="stable")], boxes

@@ -1,0 +1,124 @@
+"""The evaluation script: from a checkpoint to metrics.json, detections and a report."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+from eval_gen1 import EvalConfig, as_boxes, main, run
+from gen1.labels import read_boxes
+from models import build_model
+from models.checkpoint import load_checkpoint, save_checkpoint
+from preprocessing.cache import read_manifest
+from preprocessing.geometry import Geometry
+
+
+@pytest.fixture(scope="module")
+def checkpoint(street_cache, tmp_path_factory):
+    torch.manual_seed(0)
+    model = build_model("spikeyolo-p", variant="gen1", time_steps=2)
+    path = tmp_path_factory.mktemp("checkpoint") / "best.pt"
+    histogram = asdict(read_manifest(street_cache).settings)
+    meta = {"name": "spikeyolo-p", "histogram": histogram, "epoch": 0, "seed": 0, "commit": "test"}
+    save_checkpoint(path, model.config, model.state_dict(), meta)
+    return path
+
+
+@pytest.fixture(scope="module")
+def evaluated(street_cache, checkpoint, tmp_path_factory):
+    config = EvalConfig(
+        checkpoint, street_cache, tmp_path_factory.mktemp("result"), energy_samples=3, pictures=2
+    )
+    return config, run(config)
+
+
+def test_metrics_carry_their_rule(evaluated):
+    config, metrics = evaluated
+    assert json.loads((config.output / "metrics.json").read_text()) == json.loads(
+        json.dumps(metrics)
+    )
+    assert set(metrics["protocols"]) == {"prophesee", "all-boxes"}
+    assert metrics["protocols"]["all-boxes"]["labels"] == 8
+    assert metrics["split"] == "test"
+    assert metrics["energy"]["samples"] == 3
+    assert metrics["energy"]["snn_mj"] > 0
+    assert len(metrics["energy"]["layers"]) == 89
+    assert metrics["energy"]["assumptions"]
+
+
+def test_detections_are_written_for_other_evaluators(evaluated):
+    config, metrics = evaluated
+    files = sorted((config.output / "detections").glob("*_bbox.npy"))
+    boxes = [read_boxes(file) for file in files]
+    assert [file.name for file in files] == ["r0_bbox.npy", "r1_bbox.npy"]
+    assert sum(map(len, boxes)) >= metrics["protocols"]["all-boxes"]["detections"] > 0
+    assert all(np.all(np.diff(part["t"]) >= 0) for part in boxes)
+
+
+def test_the_report_is_one_self_contained_page(evaluated):
+    config, _ = evaluated
+    page = (config.output / "report" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert "http" not in page.replace("https://www.w3.org", "")
+    assert len(list((config.output / "report").glob("*.png"))) == 4
+
+
+def test_boxes_return_to_sensor_pixels():
+    rows = np.array([[10, 20, 30, 60, 0.5, 1]], np.float32)
+    (box,) = as_boxes(rows, 123, Geometry(downsample=2))
+    assert (box["t"], box["x"], box["y"], box["w"], box["h"]) == (123, 20, 40, 40, 80)
+    assert (box["class_id"], box["class_confidence"]) == (1, 0.5)
+
+
+def test_the_table_is_printed(evaluated, checkpoint, street_cache, tmp_path, capsys):
+    options = ["--energy_samples", "1", "--pictures", "1", "--output", str(tmp_path / "out")]
+    assert main(["--checkpoint", str(checkpoint), "--cache", str(street_cache), *options]) == 0
+    printed = capsys.readouterr().out
+    for text in ("mAP@50:95", "AP@50 pedestrian", "prophesee", "ANN-equivalent", "split test"):
+        assert text in printed
+
+
+def refusal(capsys, checkpoint, cache, tmp_path, *options):
+    output = ["--output", str(tmp_path / "out")]
+    code = main(["--checkpoint", str(checkpoint), "--cache", str(cache), *output, *options])
+    error = capsys.readouterr().err
+    assert code == 1
+    assert error.startswith("error: ")
+    assert len(error.strip().splitlines()) == 1
+    return error
+
+
+def test_absent_and_foreign_checkpoints_are_refused(street_cache, tmp_path, capsys):
+    assert "no such checkpoint" in refusal(capsys, tmp_path / "x.pt", street_cache, tmp_path)
+    torch.save({"state_dict": {}}, tmp_path / "foreign.pt")
+    error = refusal(capsys, tmp_path / "foreign.pt", street_cache, tmp_path)
+    assert "expected 'spikeyolo-gen1 checkpoint" in error
+
+
+def test_weights_of_another_model_are_refused(street_cache, checkpoint, tmp_path, capsys):
+    saved = load_checkpoint(checkpoint)
+    wider = replace(saved.config, width=0.25)
+    save_checkpoint(tmp_path / "mixed.pt", wider, saved.weights, saved.meta)
+    error = refusal(capsys, tmp_path / "mixed.pt", street_cache, tmp_path)
+    assert "weights of another model: down1.conv.weight: (16, 2, 7, 7), not (32, 2, 7, 7)" in error
+
+
+def test_a_cache_of_other_settings_is_refused(street_cache, checkpoint, tmp_path, capsys):
+    saved = load_checkpoint(checkpoint)
+    histogram = {**saved.meta["histogram"], "window_us": 100_000}
+    save_checkpoint(
+        tmp_path / "w.pt", saved.config, saved.weights, {**saved.meta, "histogram": histogram}
+    )
+    error = refusal(capsys, tmp_path / "w.pt", street_cache, tmp_path)
+    assert "window_us" in error
+
+
+def test_an_unknown_split_or_protocol_is_refused(street_cache, checkpoint, tmp_path, capsys):
+    assert "'holiday'" in refusal(
+        capsys, checkpoint, street_cache, tmp_path, "--split", "holiday"
+    )
+    assert "protocol is 'mine', expected one of prophesee, all-boxes" in refusal(
+        capsys, checkpoint, street_cache, tmp_path, "--protocol", "mine"
+    )
