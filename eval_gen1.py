@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +157,7 @@ def as_boxes(rows: np.ndarray, t_us: int, geometry: Geometry) -> np.ndarray:
     return boxes
 
 
-def score(
-    dataset: HistogramDataset, detections: Detections, protocol: str
-) -> DetectionMetrics:
+def score(dataset: HistogramDataset, detections: Detections, protocol: str) -> DetectionMetrics:
     """mAP of the detections of every recording of a split under a named protocol."""
     names = dataset.recordings
     labels = [dataset.labels(name) for name in names]
@@ -230,9 +227,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
     settings = HistogramSettings(**checkpoint.meta["histogram"])
     dataset = open_split(config.cache, config.split, checkpoint.config, settings)
 
-    detections = detect(
-        model, dataset, config.detect, config.batch_size, config.workers, device
-    )
+    detections = detect(model, dataset, config.detect, config.batch_size, config.workers, device)
     scores = {name: score(dataset, detections, name) for name in PROTOCOLS}
     energy = measure_energy(model, energy_frames(dataset, config, device))
     metrics = metrics_of(config, checkpoint, scores, energy)

@@ -30,7 +30,7 @@ from models.loss import DetectionLoss, LossGains
 from models.spikeyolo import SpikeYOLO
 from preprocessing.augment import AugmentConfig
 from preprocessing.cache import read_manifest
-from preprocessing.dataset import Batch, HistogramDataset
+from preprocessing.dataset import Batch
 from reporting.provenance import commit, environment
 from training.ema import WeightAverage
 from training.logbook import Logbook
@@ -122,9 +122,7 @@ class Trainer:
             seed=config.seed,
             **options,
         )
-        self.val_set = open_split(
-            config.cache, "val", self.model.config, self.histogram, **options
-        )
+        self.val_set = open_split(config.cache, "val", self.model.config, self.histogram, **options)
         memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         self.model.to(self.device, memory_format=memory_format)
         self.criterion = DetectionLoss(config.model.num_classes, config.gains)
@@ -235,9 +233,7 @@ class Trainer:
         """Forward, backward and, every `accumulate` batches, an update."""
         optim = self.config.optim
         index = self.epoch * self.batches_per_epoch + self.batch
-        lr = set_rates(
-            self.optimizer, optim, index, self.batches_per_epoch, self.config.epochs
-        )
+        lr = set_rates(self.optimizer, optim, index, self.batches_per_epoch, self.config.epochs)
         dtype = AMP_DTYPES[self.config.amp]
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
             maps = self.model(batch.frames.float())

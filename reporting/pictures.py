@@ -48,9 +48,16 @@ def draw_detections(
         colour = CLASS_COLOURS[box["class_id"] % len(CLASS_COLOURS)]
         axes.add_patch(_outline(box, colour, linewidth=1.6))
         text = f"{CLASSES[box['class_id']]} {box['class_confidence']:.2f}"
-        style = {"color": "white", "fontsize": 6, "va": "bottom", "clip_on": True}
-        plate = {"facecolor": colour, "edgecolor": "none", "pad": 1}
-        axes.text(max(box["x"], 0), max(box["y"], 8), text, bbox=plate, **style)
+        axes.text(
+            max(box["x"], 0),
+            max(box["y"], 8),
+            text,
+            bbox={"facecolor": colour, "edgecolor": "none", "pad": 1},
+            color="white",
+            fontsize=6,
+            va="bottom",
+            clip_on=True,
+        )
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     axes.set_title(title, fontsize=8)
 
@@ -86,14 +93,13 @@ def precision_recall(metrics: DetectionMetrics) -> Figure:
 
 def firing_rates(energy: EnergyReport) -> Figure:
     """Firing rate of every spiking layer's input, from the stem to the head."""
-    layers = [layer for layer in energy.layers if layer.firing_rate is not None]
+    rates = {la.name: la.firing_rate for la in energy.layers if la.firing_rate is not None}
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     axes = figure.subplots()
-    rates = [layer.firing_rate for layer in layers]
-    axes.bar(range(len(layers)), rates, color=SPIKING)
+    axes.bar(range(len(rates)), list(rates.values()), color=SPIKING)
     axes.axhline(energy.firing_rate, color="#222222", linewidth=1, linestyle="--")
     axes.set_ylabel("firing rate (spikes / T / D)")
-    _name_stages(axes, [layer.name for layer in layers])
+    _name_stages(axes, list(rates))
     return figure
 
 

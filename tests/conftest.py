@@ -62,7 +62,8 @@ def flickering_boxes(rng: np.random.Generator, label_times: int) -> tuple[np.nda
         for n, left, top, width, height in ((2000, 0, 0, WIDTH, HEIGHT), (9000, x, y, w, h)):
             part = np.zeros(n, EVENT)
             part["t"] = rng.integers(start_us, start_us + 249_999, n)
-            part["x"], part["y"] = left + rng.integers(width, size=n), top + rng.integers(height, size=n)
+            part["x"] = left + rng.integers(width, size=n)
+            part["y"] = top + rng.integers(height, size=n)
             part["p"] = rng.integers(2, size=n)
             events.append(part)
     stream = np.concatenate(events)

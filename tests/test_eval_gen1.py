@@ -116,9 +116,7 @@ def test_a_cache_of_other_settings_is_refused(street_cache, checkpoint, tmp_path
 
 
 def test_an_unknown_split_or_protocol_is_refused(street_cache, checkpoint, tmp_path, capsys):
-    assert "'holiday'" in refusal(
-        capsys, checkpoint, street_cache, tmp_path, "--split", "holiday"
-    )
+    assert "'holiday'" in refusal(capsys, checkpoint, street_cache, tmp_path, "--split", "holiday")
     assert "protocol is 'mine', expected one of prophesee, all-boxes" in refusal(
         capsys, checkpoint, street_cache, tmp_path, "--protocol", "mine"
     )

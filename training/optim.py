@@ -56,7 +56,9 @@ def build_optimizer(
     model: nn.Module, config: OptimConfig, batch_size: int
 ) -> torch.optim.Optimizer:
     """Three groups: convolution weights (decayed), norm weights, and `biases`."""
-    convolutions, norms, biases = [], [], []
+    convolutions: list[nn.Parameter] = []
+    norms: list[nn.Parameter] = []
+    biases: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             biases.append(parameter)

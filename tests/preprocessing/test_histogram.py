@@ -36,7 +36,8 @@ def in_memory_reader(events: np.ndarray) -> SimpleNamespace:
     def index_at(t_us: int) -> int:
         return int(np.searchsorted(events["t"], t_us))
 
-    return SimpleNamespace(records=records.astype("<u4"), index_at=index_at, version=2)
+    packed = records.astype("<u4").view("<u8")[:, 0]
+    return SimpleNamespace(packed=packed, index_at=index_at, version=2)
 
 
 @pytest.mark.parametrize("case", CASES)
