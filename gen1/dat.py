@@ -6,7 +6,7 @@ back by more than 2^31 us is the u32 counter wrapping around, any other event ea
 predecessors gets their latest time.
 """
 
-from bisect import bisect_left
+import mmap
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,11 @@ from gen1.spec import EVENT
 ADDRESS_BITS = {1: (9, 17), 2: (14, 28)}
 #: Events per entry of the seek index.
 BLOCK = 65_536
+#: Blocks that are read ahead of the scan, and let go behind it: 32 MiB.
+BLOCKS_AHEAD = 64
+#: Advice to the system about the memory map; None where it takes none.
+READ_AHEAD = getattr(mmap, "MADV_WILLNEED", None)
+DONE_WITH = getattr(mmap, "MADV_DONTNEED", None)
 
 EVENT_TYPES = (0, 12)  # Event2D, CD
 RECORD_BYTES = 8
@@ -53,8 +58,9 @@ class TimeOrder:
 class DatReader:
     """One recording. `records`: uint32 [n_events, 2] memory map of (time in us, address).
 
-    `height` and `width` are None where the header has none; a headerless file is read as
-    version 2. `trailing_bytes` is the length of a truncated last record, which is dropped.
+    `packed` is the same as uint64 [n_events], the time in the low half. `height` and `width`
+    are None where the header has none; a headerless file is read as version 2.
+    `trailing_bytes` is the length of a truncated last record, which is dropped.
     Raises ValueError if the file is not a .dat recording.
     """
 
@@ -66,9 +72,13 @@ class DatReader:
         self.version = _integer(self.path, fields, "version", 1, 2) or 2
         self.height = _integer(self.path, fields, "height", 1, MAX_SIDE)
         self.width = _integer(self.path, fields, "width", 1, MAX_SIDE)
-        size = self.path.stat().st_size - offset
-        self.n_events, self.trailing_bytes = divmod(size, RECORD_BYTES)
-        self.records = _map_records(self.path, offset, self.n_events)
+        with self.path.open("rb") as file:
+            size = file.seek(0, 2)
+            self._map = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b""
+        self._offset = offset
+        self.n_events, self.trailing_bytes = divmod(size - offset, RECORD_BYTES)
+        self.packed = np.frombuffer(self._map, "<u8", self.n_events, offset)
+        self.records = self.packed.view("<u4").reshape(-1, 2)
         if offset == 0:
             _refuse_implausible(self.path, self.records)
 
@@ -91,7 +101,7 @@ class DatReader:
     def index_at(self, t_us: int) -> int:
         """Index of the first event whose repaired time is t_us or later; n_events if none is."""
         if self.order.is_sorted:
-            return bisect_left(np.asarray(self.records)[:, 0], t_us)
+            return int(_first_sorted(self.packed, t_us))
         _, carried_us, wraps = self._scan
         block = max(int(np.searchsorted(carried_us, t_us)) - 1, 0)
         start = block * BLOCK
@@ -108,6 +118,17 @@ class DatReader:
         """End of the recording: one past the last repaired time, 0 without events."""
         return self.order.last_us + 1 if self.n_events else 0
 
+    def release(self) -> None:
+        """Give the memory of the map back to the system; what is read again is mapped again."""
+        self._advise(DONE_WITH, 0, self.n_events)
+
+    def _advise(self, advice: int | None, first: int, last: int) -> None:
+        """Tell the system what happens to events [first, last), where it can be told."""
+        start = (self._offset + first * RECORD_BYTES) // mmap.PAGESIZE * mmap.PAGESIZE
+        end = min(self._offset + last * RECORD_BYTES, len(self._map))
+        if isinstance(self._map, mmap.mmap) and advice is not None and end > start:
+            self._map.madvise(advice, start, end - start)
+
     def _repaired_times(self, first: int, last: int) -> np.ndarray:
         """Repaired times in us of events [first, last), int64 [last - first]."""
         _, carried_us, wraps = self._scan
@@ -120,9 +141,19 @@ class DatReader:
         """The order and, per block of BLOCK events, the repaired time and wraps before it."""
         known = self.height is not None and self.width is not None
         frame_hw = (self.height or MAX_SIDE, self.width or MAX_SIDE)
-        carried_us, wraps, backward, outside = _scan_records(
-            self.records.view("<u8")[:, 0], *frame_hw, *ADDRESS_BITS[self.version]
-        )
+        n_blocks = -(-self.n_events // BLOCK)
+        carried_us, wraps = np.full(n_blocks + 1, -1), np.zeros(n_blocks + 1, np.int64)
+        previous_us, backward, outside = -1, 0, 0
+        for first in range(0, n_blocks, BLOCKS_AHEAD):
+            last = min(first + BLOCKS_AHEAD, n_blocks)
+            self._advise(READ_AHEAD, last * BLOCK, (last + BLOCKS_AHEAD) * BLOCK)
+            states = (carried_us[first : last + 1], wraps[first : last + 1])
+            packed = self.packed[first * BLOCK : last * BLOCK]
+            previous_us, steps, beyond = _scan_records(
+                packed, *states, previous_us, *frame_hw, *ADDRESS_BITS[self.version]
+            )
+            backward, outside = backward + steps, outside + beyond
+            self._advise(DONE_WITH, first * BLOCK, last * BLOCK)
         order = TimeOrder(
             backward_steps=int(backward),
             wraps=int(wraps[-1]),
@@ -210,13 +241,6 @@ def _integer(path: Path, fields: dict[str, str], key: str, low: int, high: int) 
     return int(text)
 
 
-def _map_records(path: Path, offset: int, n_events: int) -> np.ndarray:
-    """Read-only memory map uint32 [n_events, 2]; an empty array where there is nothing to map."""
-    if n_events == 0:
-        return np.empty((0, 2), "<u4")
-    return np.memmap(path, "<u4", mode="r", offset=offset, shape=(n_events, 2))
-
-
 def _refuse_implausible(path: Path, records: np.ndarray) -> None:
     """Raise ValueError unless most leading records of a headerless file lie on some sensor."""
     head = decode(records[:4096], 2)
@@ -224,6 +248,19 @@ def _refuse_implausible(path: Path, records: np.ndarray) -> None:
     if not len(head) or np.mean((head["x"] < width) & (head["y"] < height)) <= 0.5:
         found = "has neither a .dat header nor records on a sensor"
         raise ValueError(f"{path}: {found}, expected a Prophesee .dat recording")
+
+
+@numba.njit(cache=True)
+def _first_sorted(packed, t_us):
+    """Index of the first event at t_us or later, by bisection; packed: uint64 [n], sorted."""
+    low, high = 0, len(packed)
+    while low < high:
+        middle = (low + high) // 2
+        if np.int64(np.uint32(packed[middle])) < t_us:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @numba.njit(cache=True)
@@ -277,20 +314,17 @@ def _count_block(packed, height, width, y_bit, p_bit):
     return np.int64(descents), np.int64(outside)
 
 
-@numba.njit(cache=True)
-def _scan_records(packed, height, width, y_bit, p_bit):
-    """State (repaired time, wraps) before every block and after the last, and two counts.
+@numba.njit(cache=True, nogil=True)
+def _scan_records(packed, carried_us, wraps, previous_us, height, width, y_bit, p_bit):
+    """Scan consecutive blocks; returns the last time and what it counted.
 
-    packed: uint64 [n], the time in the low half. Counts: steps back in time other than wraps,
-    events outside height x width. A block that only goes forward, the usual case, needs no
-    event-by-event repair.
+    packed: uint64 [n], the time in the low half. carried_us, wraps: int64 [blocks + 1], the
+    state (repaired time, wraps) before every block and after the last; the first is given, the
+    others are filled in. Counts: steps back in time other than wraps, events outside
+    height x width. A block that only goes forward, the usual case, needs no repair.
     """
-    n_blocks = (len(packed) + BLOCK - 1) // BLOCK
-    carried_us = np.full(n_blocks + 1, -1, np.int64)
-    wraps = np.zeros(n_blocks + 1, np.int64)
     backward = outside = 0
-    previous_us = np.int64(-1)
-    for block in range(n_blocks):
+    for block in range(len(carried_us) - 1):
         rows = packed[block * BLOCK : (block + 1) * BLOCK]
         descents, block_outside = _count_block(rows, height, width, y_bit, p_bit)
         outside += block_outside
@@ -307,4 +341,4 @@ def _scan_records(packed, height, width, y_bit, p_bit):
                 previous_us = time_us
                 latest_us = max(latest_us, time_us)
         carried_us[block + 1], wraps[block + 1] = latest_us, count
-    return carried_us, wraps, backward, outside
+    return previous_us, backward, outside

@@ -23,6 +23,9 @@ from preprocessing.cache import (
 from preprocessing.histogram import EventTally, HistogramSettings, window_histogram
 from preprocessing.windows import label_times, label_windows
 
+#: Events of the memory map that a worker keeps in memory at most, 64 MiB.
+MAX_MAPPED_EVENTS = 1 << 23
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -73,12 +76,15 @@ def build_recording(recording: Recording, path: Path, settings: HistogramSetting
     reader = open_recording(recording.dat, settings)
     boxes = read_boxes(recording.boxes)
     times_us = label_times(boxes)
-    tally = EventTally()
+    tally, mapped = EventTally(), 0
     with create_cache(path, settings, sources, times_us, boxes) as cache:
         for i, (start_us, _) in enumerate(label_windows(times_us, settings.window_us)):
             frames, counts = window_histogram(reader, int(start_us), settings)
             cache.write_sample(i, frames)
             tally += counts
+            if tally.events - mapped > MAX_MAPPED_EVENTS:
+                reader.release()
+                mapped = tally.events
         order = reader.order
         report = Report(
             windows=len(times_us),

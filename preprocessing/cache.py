@@ -1,13 +1,14 @@
 """The cache: OUT/manifest.json and one HDF5 file OUT/{split}/{recording}.h5 per recording.
 
-A file holds `frames` uint8 [N, T, 2, H, W] (one chunk per sample, Blosc lz4 with bit shuffle,
-a checksum each), the sample times `times_us` int64 [N] and all `labels` (BOX, sensor px). Its
-attributes `settings`, `source` and `report` (JSON) say what shaped the bytes; nothing in it
-depends on when or by how many workers it was made.
+A file holds `frames` uint8 [N, T, 2, H, W] (one chunk per sample, Blosc lz4 with bit shuffle),
+the sample times `times_us` int64 [N] and all `labels` (BOX, sensor px). Its attributes
+`settings`, `source` and `report` (JSON) say what shaped the bytes; nothing in it depends on when
+or by how many workers it was made. Data and HDF5's own structures all carry checksums.
 """
 
 import hashlib
 import json
+import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import hdf5plugin
 import numpy as np
 
 from gen1.atomic import atomic_write
 from gen1.recordings import Recording
 from gen1.spec import BOX
+from preprocessing.chunks import FILTERS, decode_chunk, encode_chunk
 from preprocessing.histogram import EventTally, HistogramSettings
 
 SCHEMA = 1
@@ -81,15 +82,19 @@ def sources_of(recording: Recording) -> tuple[Source, ...]:
     return Source.of(recording.dat), Source.of(recording.boxes)
 
 
+class OutputError(OSError):
+    """The cache cannot be written: nothing is wrong with the recording, so the run ends."""
+
+
 class CacheWriter:
     """The open temporary file: write every sample, then the report."""
 
     def __init__(self, file: h5py.File) -> None:
-        self._attributes, self._frames = file.attrs, file["frames"]
+        self._attributes, self._frames = file.attrs, file["frames"].id
 
     def write_sample(self, index: int, frames: np.ndarray) -> None:
         """Store one sample, uint8 [T, 2, H, W]."""
-        self._frames[index] = frames
+        self._frames.write_direct_chunk((index, 0, 0, 0, 0), encode_chunk(frames))
 
     def write_report(self, report: Report) -> None:
         """Store what happened to the events."""
@@ -104,25 +109,42 @@ def create_cache(
     times_us: np.ndarray,
     boxes: np.ndarray,
 ) -> Iterator[CacheWriter]:
-    """Write a cache file under a temporary name; path appears only once it is complete."""
+    """Write a cache file under a temporary name; path appears only once it is complete.
+
+    Raises OutputError if there is no room or no permission; then path is as it was.
+    """
     shape = (len(times_us), *settings.frame_shape)
-    with atomic_write(path) as temporary, h5py.File(temporary.name, "w") as file:
-        file.attrs["schema"] = SCHEMA
-        file.attrs["settings"] = json.dumps(asdict(settings))
-        file.attrs["source"] = json.dumps([asdict(source) for source in sources])
-        file.create_dataset("times_us", data=times_us.astype("<i8"), track_times=False)
-        file.create_dataset("labels", data=boxes.astype(BOX), track_times=False)
-        file.create_dataset(
-            "frames",
-            shape,
-            np.uint8,
-            maxshape=(None, *shape[1:]),  # HDF5 chunks may not be longer than a fixed, empty axis
-            chunks=(1, *shape[1:]),
-            compression=hdf5plugin.Blosc("lz4", 1, hdf5plugin.Blosc.BITSHUFFLE),
-            fletcher32=True,
-            track_times=False,
-        )
-        yield CacheWriter(file)
+    resizable = (None, *shape[1:])  # HDF5 chunks may not be longer than a fixed, empty axis
+    checked = {"fletcher32": True, "track_times": False}
+    try:
+        with (
+            atomic_write(path) as temporary,
+            h5py.File(temporary.name, "w", libver=("v110", "v110")) as file,
+        ):
+            file.attrs["schema"] = SCHEMA
+            file.attrs["settings"] = json.dumps(asdict(settings))
+            file.attrs["source"] = json.dumps([asdict(source) for source in sources])
+            for name, rows in (("times_us", times_us.astype("<i8")), ("labels", boxes.astype(BOX))):
+                chunks = (max(1, len(rows)),)
+                file.create_dataset(name, data=rows, maxshape=(None,), chunks=chunks, **checked)
+            file.create_dataset(
+                "frames",
+                shape,
+                np.uint8,
+                maxshape=resizable,
+                chunks=(1, *shape[1:]),
+                track_times=False,
+                **FILTERS,
+            )
+            yield CacheWriter(file)
+    except OSError as error:
+        raise OutputError(describe_write_error(path, error)) from None
+
+
+def describe_write_error(path: Path, error: OSError) -> str:
+    """One sentence, without HDF5's many lines."""
+    reason = os.strerror(error.errno) if error.errno else str(error).split("(")[0].strip()
+    return f"{path}: cannot be written ({reason})"
 
 
 def open_cache(path: Path) -> h5py.File:
@@ -156,9 +178,13 @@ def read_header(file: h5py.File) -> Header:
 
 def read_sample(file: h5py.File, index: int) -> np.ndarray:
     """Decompress one sample, uint8 [T, 2, H, W]; raises ValueError if its bytes are damaged."""
+    dataset = file["frames"]
     try:
-        return file["frames"][index]
-    except OSError as error:
+        skipped_filters, chunk = dataset.id.read_direct_chunk((index, 0, 0, 0, 0))
+        if skipped_filters:
+            raise ValueError("it was stored by another program")
+        return decode_chunk(chunk, dataset.shape[1:])
+    except (OSError, RuntimeError, ValueError) as error:
         found = f"sample {index} is damaged ({error})"
         raise ValueError(f"{file.filename}: {found}, delete it and preprocess again") from None
 

@@ -16,6 +16,7 @@ from preprocessing.windows import bin_edges
 REPRESENTATIONS = ("count", "last-polarity")
 DOWNSAMPLE_FACTORS = (1, 2, 4)
 MAX_COUNT = 255
+BLOCK = 2048  # events whose cells are computed at a time: 8 KiB, stays in the first cache
 
 
 @dataclass(frozen=True)
@@ -138,18 +139,19 @@ def window_histogram(
     """
     edges_us = bin_edges(start_us, settings.window_us, settings.time_steps)
     edges = np.array([reader.index_at(int(t_us)) for t_us in edges_us], np.int64)
+    packed, located = reader.packed[edges[0] : edges[-1]], np.empty(BLOCK, np.uint32)
     frames = np.empty(settings.frame_shape, np.uint8)
     cells = frames.shape[2] * frames.shape[3]
     if settings.representation == "count":
         dtype = np.min_scalar_type(max(MAX_COUNT + 1, np.diff(edges).max()))
-        fill, slab = _fill_counts, np.empty((2, cells + 1), dtype)
+        fill, slab = _fill_counts, np.empty(2 * cells + 1, dtype)
     else:
         fill, slab = _fill_last_polarity, np.empty(cells + 1, np.uint8)
-    address_bits, frame_hw = ADDRESS_BITS[reader.version], (settings.height, settings.width)
-    shift = settings.downsample.bit_length() - 1
-    counted, out_of_frame = fill(reader.records, edges, address_bits, frame_hw, shift, slab, frames)
-    clipped = int(edges[-1] - edges[0]) - counted - out_of_frame
-    return frames, EventTally(counted, clipped, out_of_frame)
+    layout = (*ADDRESS_BITS[reader.version], settings.height, settings.width, settings.downsample)
+    counted, out_of_frame = fill(
+        packed, edges - edges[0], layout, located, slab, frames.reshape(settings.time_steps, -1)
+    )
+    return frames, EventTally(counted, len(packed) - counted - out_of_frame, out_of_frame)
 
 
 def _check(window_us: int, time_steps: int, height: int, width: int, downsample: int) -> None:
@@ -182,54 +184,63 @@ def _cells(
 
 
 @numba.njit(cache=True)
-def _cell(address, address_bits, frame_hw, shift, trash):
-    """Row-major cell of an event, or trash if it is out of frame; compiles to no branch."""
-    y_bit, p_bit = address_bits
-    height, width = frame_hw
-    x = np.int64(address & ((1 << y_bit) - 1))
-    y = np.int64((address >> y_bit) & ((1 << (p_bit - y_bit)) - 1))
-    inside = (x < width) & (y < height)
-    return (y >> shift) * (width >> shift) + (x >> shift) if inside else trash
+def _locate(packed, layout, located):
+    """Write the cell of every event to located, (p * H + row) * W + column.
+
+    packed: uint64 [n], address in the high half. An event out of frame gets the cell one past
+    the last. All operands are uint64, so that the loop becomes vector instructions.
+    """
+    y_bit, p_bit, height, width, downsample = layout
+    one, shift = np.uint64(1), np.uint64(downsample // 2)  # 1, 2, 4 -> 0, 1, 2 bits
+    x_mask, y_mask = (one << np.uint64(y_bit)) - one, (one << np.uint64(p_bit - y_bit)) - one
+    to_x, to_y, to_p = np.uint64(32), np.uint64(32 + y_bit), np.uint64(32 + p_bit)
+    height, width = np.uint64(height), np.uint64(width)
+    columns = width >> shift
+    cells = (height >> shift) * columns
+    for i in range(len(packed)):
+        x, y = (packed[i] >> to_x) & x_mask, (packed[i] >> to_y) & y_mask
+        cell = ((packed[i] >> to_p) & one) * cells + (y >> shift) * columns + (x >> shift)
+        located[i] = np.uint32(cell if (x < width) & (y < height) else cells + cells)
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill_counts(records, edges, address_bits, frame_hw, shift, slab, frames):
-    """Write counts of records[edges[k]:edges[k + 1]] to frames[k].
+def _fill_counts(packed, edges, layout, located, slab, frames):
+    """Write counts of packed[edges[k]:edges[k + 1]] to frames[k]; frames: [T, cells].
 
-    slab: [2, cells + 1], wide enough for the fullest bin; its last column is the trash for
-    events out of frame. Returns the sum of frames and the number of events out of frame.
+    located: a scratch block of cells. slab: [cells + 1], wide enough for the fullest bin; its
+    last cell takes the events out of frame. Returns the sum of frames and those events' number.
     """
-    trash = slab.shape[1] - 1
-    counted = out_of_frame = 0
+    trash = len(slab) - 1
+    counted = out_of_frame = np.int64(0)
     for k in range(len(edges) - 1):
         slab[:] = 0
-        for i in range(edges[k], edges[k + 1]):
-            address = records[i, 1]
-            cell = _cell(address, address_bits, frame_hw, shift, trash)
-            slab[np.int64((address >> address_bits[1]) & 1), cell] += 1
-        for polarity in range(2):
-            counts, cells = slab[polarity], frames[k, polarity].reshape(trash)
-            out_of_frame += int(counts[trash])
-            for cell in range(trash):
-                cells[cell] = min(counts[cell], MAX_COUNT)
-                counted += cells[cell]
+        for start in range(edges[k], edges[k + 1], len(located)):
+            block = packed[start : min(start + len(located), edges[k + 1])]
+            _locate(block, layout, located)
+            for cell in located[: len(block)]:
+                slab[cell] += 1
+        out_of_frame += np.int64(slab[trash])
+        for cell in range(trash):
+            frames[k, cell] = min(slab[cell], MAX_COUNT)
+        counted += frames[k].sum()
     return counted, out_of_frame
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill_last_polarity(records, edges, address_bits, frame_hw, shift, slab, frames):
-    """Like _fill_counts, with slab [cells + 1]: 0 for no event, else 1 + the last polarity."""
-    trash = len(slab) - 1
-    counted = out_of_frame = 0
+def _fill_last_polarity(packed, edges, layout, located, slab, frames):
+    """Like _fill_counts, with a slab per pixel: 0 for no event, else 1 + the last polarity."""
+    cells = len(slab) - 1
+    counted = out_of_frame = np.int64(0)
     for k in range(len(edges) - 1):
         slab[:] = 0
-        for i in range(edges[k], edges[k + 1]):
-            address = records[i, 1]
-            cell = _cell(address, address_bits, frame_hw, shift, trash)
-            slab[cell] = ((address >> address_bits[1]) & 1) + 1
-            out_of_frame += cell == trash
-        off, on = frames[k, 0].reshape(trash), frames[k, 1].reshape(trash)
-        for cell in range(trash):
-            off[cell], on[cell] = slab[cell] == 1, slab[cell] == 2
-            counted += slab[cell] > 0
+        for start in range(edges[k], edges[k + 1], len(located)):
+            block = packed[start : min(start + len(located), edges[k + 1])]
+            _locate(block, layout, located)
+            for cell in located[: len(block)]:
+                polarity = cell >= cells
+                slab[cell - cells * polarity] = 1 + polarity
+                out_of_frame += cell == 2 * cells
+        for cell in range(cells):
+            frames[k, cell], frames[k, cells + cell] = slab[cell] == 1, slab[cell] == 2
+        counted += frames[k].sum()
     return counted, out_of_frame

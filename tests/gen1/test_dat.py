@@ -210,6 +210,15 @@ def test_scan_over_many_blocks(tmp_path):
     np.testing.assert_array_equal(reader.window(start, end)["t"], wanted[first:last])
 
 
+def test_a_released_map_reads_the_same(tmp_path):
+    stored = np.arange(3 * dat.BLOCK + 7)
+    reader = read_bytes(tmp_path, HEADER + records(stored))
+    before = reader.window(5, 2 * dat.BLOCK)
+    reader.release()
+    np.testing.assert_array_equal(reader.window(5, 2 * dat.BLOCK), before)
+    np.testing.assert_array_equal(reader.packed & 0xFFFFFFFF, stored)
+
+
 def random_events(n, height, width):
     rng = np.random.default_rng(n)
     events = np.empty(n, EVENT)
