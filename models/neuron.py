@@ -12,13 +12,13 @@ class ILIFFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, v, max_spikes, decay, input_scale, detach_reset):
-        window = torch.empty(x.shape, dtype=torch.bool, device=x.device)
+        window = torch.empty_like(x, dtype=torch.bool)
         spikes = torch.empty_like(x)
         for t in range(x.shape[0]):
-            u = v * decay + x[t] * input_scale
-            count = u.clamp(0, max_spikes).round_()
-            window[t] = (u >= 0) & (u <= max_spikes)
-            spikes[t] = count
+            u = torch.add(x[t] * input_scale, v, alpha=decay).to(v.dtype)
+            count = u.clamp(0, max_spikes)
+            torch.eq(u, count, out=window[t])  # clipping left it alone: 0 <= u <= D
+            spikes[t] = count.round_()
             v = u.sub_(count)
         ctx.save_for_backward(window)
         ctx.decay, ctx.input_scale, ctx.detach_reset = decay, input_scale, detach_reset
@@ -29,16 +29,13 @@ class ILIFFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_spikes, grad_v):
         (window,) = ctx.saved_tensors
-        like_spikes = {"device": window.device, "dtype": ctx.state_dtype}
         if grad_spikes is None:
-            grad_spikes = torch.zeros(window.shape, **like_spikes)
-        if grad_v is None:
-            grad_v = torch.zeros(window.shape[1:], **like_spikes)
+            grad_spikes = torch.zeros(window.shape, dtype=ctx.state_dtype, device=window.device)
         grad_x = torch.empty_like(grad_spikes)
         for t in reversed(range(window.shape[0])):
-            inside = window[t]
-            kept = grad_v if ctx.detach_reset else grad_v * ~inside
-            grad_u = kept + grad_spikes[t] * inside
+            grad_u = grad_spikes[t] * window[t]
+            if grad_v is not None:
+                grad_u = grad_u + (grad_v if ctx.detach_reset else grad_v * ~window[t])
             grad_x[t] = grad_u * ctx.input_scale
             grad_v = grad_u * ctx.decay
         return grad_x, grad_v, None, None, None, None
