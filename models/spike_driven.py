@@ -1,0 +1,61 @@
+"""Deployed network -> its binary twin: the same numbers from accumulates alone.
+
+An integer spike count C in 0..D becomes D binary slots of which C are 1, and since a convolution
+is linear, W C = sum over the slots of W S. The bias is added once, after the sum.
+Source: SpikeYOLO, ECCV 2024, arXiv:2407.20708, section on spike-driven inference.
+"""
+
+import copy
+
+import torch
+from spikingjelly.activation_based import layer
+from torch import Tensor, nn
+
+from models.deploy import FOLDED_PAIRS
+from models.neuron import ILIFNode
+
+
+class SpikeDrivenConv(nn.Module):
+    """A convolution that only ever sees 0 and 1: counts [N, C, H, W] in 0..D -> [N, C', H', W'].
+
+    Raises ValueError if the input holds anything but integers from 0 to D.
+    """
+
+    def __init__(self, conv: nn.Conv2d, max_spikes: int) -> None:
+        super().__init__()
+        self.slots = layer.SpikeCountToBinary(max_spikes, always_convert=True)
+        self.conv = copy.deepcopy(conv)
+        self.bias, self.conv.bias = self.conv.bias, None
+        self.sum = layer.TemporalBinSum(max_spikes, always_convert=True)
+
+    def forward(self, counts: Tensor) -> Tensor:
+        binary = self.slots(counts)
+        if not torch.equal(self.sum(binary), counts) or not ((binary == 0) | (binary == 1)).all():
+            raise ValueError(f"input is not made of integer counts in 0..{self.slots.num_slots}")
+        result = self.sum(self.conv(binary))
+        return result if self.bias is None else result + self.bias[:, None, None]
+
+
+@torch.no_grad()
+def spike_driven(deployed: nn.Module) -> nn.Module:
+    """The binary twin of `deploy(model)`, called the same way, equal up to rounding.
+
+    Every convolution after a neuron runs on D binary slots per time step; the stem, which reads
+    events, stays as it is. Raises ValueError for a network that is not deployed, or has no
+    spiking neurons.
+    """
+    if any(isinstance(module, nn.BatchNorm2d) for module in deployed.modules()):
+        raise ValueError("the network has batch norms: pass deploy(model), not the model")
+    twin = copy.deepcopy(deployed)
+    replaced = 0
+    for block in list(twin.modules()):
+        names = [conv for conv, _ in FOLDED_PAIRS.get(type(block), [])]
+        neurons = [module for module in block.children() if isinstance(module, ILIFNode)]
+        if not neurons:
+            continue  # the stem
+        for name in names:
+            setattr(block, name, SpikeDrivenConv(getattr(block, name), neurons[0].max_spikes))
+            replaced += 1
+    if not replaced:
+        raise ValueError("the network has no spiking neurons: an ANN twin has no spike-driven form")
+    return twin
