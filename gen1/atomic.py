@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+from uuid import uuid4
 
 
 @contextmanager
@@ -14,7 +15,7 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
     An exception inside the block removes the temporary file and leaves path as it was.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")  # unique on every machine
     try:
         with temporary.open("wb") as file:
             yield file

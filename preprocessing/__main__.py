@@ -1,4 +1,7 @@
-"""`python -m preprocessing`: a directory of recordings -> a cache of histograms."""
+"""`python -m preprocessing`: a directory of recordings -> a cache of histograms.
+
+`python -m preprocessing verify CACHE` checks the result.
+"""
 
 import sys
 import time
@@ -13,12 +16,17 @@ from tqdm import tqdm
 from gen1.recordings import list_recordings
 from gen1.spec import HEIGHT, WIDTH
 from preprocessing.build import Outcome, build
+from preprocessing.cache import read_manifest
 from preprocessing.executors import make_executor
 from preprocessing.histogram import HistogramSettings
+from preprocessing.verify import summary, verify
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 after an error, 130 after Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv[:1] == ["verify"]:
+        return verify_cache(verify_command_line().parse_args(argv[1:]))
     arguments = command_line().parse_args(argv)
     try:
         outcomes = preprocess(arguments)
@@ -63,6 +71,42 @@ def command_line() -> ArgumentParser:
     add("--width", type=int, default=WIDTH, help="expected sensor width in px")
     add("--overwrite", action="store_true", help="replace files made with other settings")
     return parser
+
+
+def verify_command_line() -> ArgumentParser:
+    """The options of `verify`."""
+    parser = ArgumentParser(
+        prog="python -m preprocessing verify",
+        description="Find missing, stale and damaged files of a cache; exit code 1 if any.",
+    )
+    parser.add_argument("cache", type=Path, help="directory that --output named")
+    parser.add_argument("--deep", action="store_true", help="decompress and check every sample")
+    parser.add_argument("--delete", action="store_true", help="delete stale and damaged files")
+    return parser
+
+
+def verify_cache(arguments: Namespace) -> int:
+    """Print what is wrong with a cache and what to do; 0 if nothing is."""
+    try:
+        failed = read_manifest(arguments.cache).failed
+        checks = []
+        for check in verify(arguments.cache, arguments.deep):
+            checks.append(check)
+            if check.kind:
+                print(f"{check.path}: {check.kind}: {check.problem}")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(summary(checks, failed)))
+    bad = [check for check in checks if check.kind]
+    if bad and arguments.delete:
+        for check in bad:
+            if check.kind != "unexpected":
+                check.path.unlink(missing_ok=True)
+        print("deleted: run the same `python -m preprocessing` again to make them again")
+    elif bad:
+        print("to make them again: verify with --delete, then the same `python -m preprocessing`")
+    return 1 if bad else 0
 
 
 def preprocess(arguments: Namespace) -> list[Outcome]:

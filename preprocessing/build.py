@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from gen1.dat import DatReader
 from gen1.labels import read_boxes
@@ -11,6 +13,7 @@ from gen1.recordings import Recording
 from preprocessing.cache import (
     MANIFEST,
     Manifest,
+    OutputError,
     Report,
     create_cache,
     describe_difference,
@@ -19,7 +22,9 @@ from preprocessing.cache import (
     read_manifest,
     sources_of,
     write_manifest,
+    writing,
 )
+from preprocessing.claim import claim
 from preprocessing.histogram import EventTally, HistogramSettings, window_histogram
 from preprocessing.windows import label_times, label_windows
 
@@ -56,17 +61,25 @@ def build(
     """Bring the cache at output up to date; yields each recording's outcome as it is known.
 
     A file whose settings and sources still match is left alone, a stale or unreadable one is
-    made again. Other settings in output raise ValueError at once, unless overwrite. At most
-    in_flight tasks are with the executor at a time. The manifest is `complete` only at the end.
+    made again. Raises ValueError at once if output holds other settings, unless overwrite, or
+    another run writes there; OutputError if it cannot be written, keeping what is finished.
+    At most in_flight tasks are with the executor at a time. The manifest is `complete` only at
+    the end.
     """
-    if not overwrite:
-        refuse_other_settings(recordings, output, settings)
-    for split in sorted({recording.split for recording in recordings}):
-        (output / split).mkdir(parents=True, exist_ok=True)
-        for leftover in (output / split).glob(".*.h5.*.tmp"):
-            leftover.unlink()  # of a run that was killed
-    write_manifest(output, Manifest(settings, complete=False, recordings={}, failed={}))
-    return _run_to_the_end(recordings, output, settings, executor, in_flight)
+    folders = {output / recording.split for recording in recordings}
+    with ExitStack() as let_go:
+        with writing(output):
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+            claimed = let_go.enter_context(claim(output))
+        if not overwrite:
+            refuse_other_settings(recordings, output, settings)
+        for folder in folders:
+            for leftover in folder.glob(".*.h5.*.tmp"):
+                leftover.unlink(missing_ok=True)  # of a run that was killed
+        write_manifest(output, Manifest(settings, complete=False, recordings={}, failed={}))
+        let_go.pop_all()
+    return _run_to_the_end(recordings, output, settings, executor, in_flight, claimed)
 
 
 def build_recording(recording: Recording, path: Path, settings: HistogramSettings) -> Report:
@@ -144,13 +157,15 @@ def _run_to_the_end(
     settings: HistogramSettings,
     executor: Executor,
     in_flight: int,
+    claimed: IO[bytes],
 ) -> Iterator[Outcome]:
-    """Yield every outcome, then write the complete manifest."""
+    """Yield every outcome, then write the complete manifest and let go of the output."""
     outcomes = []
-    for outcome in _run(recordings, output, settings, executor, in_flight):
-        outcomes.append(outcome)
-        yield outcome
-    write_manifest(output, _summary(settings, outcomes))
+    with claimed:
+        for outcome in _run(recordings, output, settings, executor, in_flight):
+            outcomes.append(outcome)
+            yield outcome
+        write_manifest(output, _summary(settings, outcomes))
 
 
 def _run(
@@ -179,6 +194,8 @@ def _collect(running: dict[Future, Recording]) -> Iterator[Outcome]:
         try:
             report, reused = future.result()
             yield Outcome(recording, report, reused)
+        except OutputError:
+            raise
         except (ValueError, OSError) as error:
             yield Outcome(recording, None, error=str(error))
 

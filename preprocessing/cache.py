@@ -8,7 +8,7 @@ or by how many workers it was made. Data and HDF5's own structures all carry che
 
 import hashlib
 import json
-import os
+import re
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,28 +26,37 @@ from preprocessing.chunks import FILTERS, decode_chunk, encode_chunk
 from preprocessing.histogram import EventTally, HistogramSettings
 
 SCHEMA = 1
-HASHED_BYTES = 1 << 20
+#: How much of a source is hashed: evenly spaced stretches, the first and the last among them.
+PIECES, PIECE_BYTES = 32, 1 << 16
 MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Identity of a file: size, modification time, SHA-256 of its first and last MiB."""
+    """Identity of a file: size, modification time, SHA-256 of PIECES stretches of it.
+
+    `directory` is where it was found; a file that moved is still the same.
+    """
 
     name: str
     size_bytes: int
     mtime_ns: int
     content_sha256: str
+    directory: str = field(default="", compare=False)
 
     @classmethod
     def of(cls, path: Path) -> "Source":
-        """Read it from the file on disk."""
+        """Read it from the file on disk; whole files of up to PIECES * PIECE_BYTES are hashed."""
         status = path.stat()
+        content = hashlib.sha256()
+        last_start = max(0, status.st_size - PIECE_BYTES)
+        starts = {last_start * i // (PIECES - 1) for i in range(PIECES)}
         with path.open("rb") as file:
-            content = hashlib.sha256(file.read(HASHED_BYTES))
-            file.seek(max(0, status.st_size - HASHED_BYTES))
-            content.update(file.read())
-        return cls(path.name, status.st_size, status.st_mtime_ns, content.hexdigest())
+            for start in sorted(starts):
+                file.seek(start)
+                content.update(file.read(PIECE_BYTES))
+        directory = str(path.parent.resolve())
+        return cls(path.name, status.st_size, status.st_mtime_ns, content.hexdigest(), directory)
 
 
 @dataclass(frozen=True)
@@ -116,35 +125,43 @@ def create_cache(
     shape = (len(times_us), *settings.frame_shape)
     resizable = (None, *shape[1:])  # HDF5 chunks may not be longer than a fixed, empty axis
     checked = {"fletcher32": True, "track_times": False}
+    with (
+        writing(path),
+        atomic_write(path) as temporary,
+        h5py.File(temporary.name, "w", libver=("v110", "v110"), locking=False) as file,
+    ):
+        file.attrs["schema"] = SCHEMA
+        file.attrs["settings"] = json.dumps(asdict(settings))
+        file.attrs["source"] = json.dumps([asdict(source) for source in sources])
+        for name, rows in (("times_us", times_us.astype("<i8")), ("labels", boxes.astype(BOX))):
+            chunks = (max(1, len(rows)),)
+            file.create_dataset(name, data=rows, maxshape=(None,), chunks=chunks, **checked)
+        file.create_dataset(
+            "frames",
+            shape,
+            np.uint8,
+            maxshape=resizable,
+            chunks=(1, *shape[1:]),
+            track_times=False,
+            **FILTERS,
+        )
+        yield CacheWriter(file)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failure to write inside the block into an OutputError of one sentence.
+
+    HDF5 raises OSError with many lines when it writes, but RuntimeError when it closes a file.
+    """
     try:
-        with (
-            atomic_write(path) as temporary,
-            h5py.File(temporary.name, "w", libver=("v110", "v110")) as file,
-        ):
-            file.attrs["schema"] = SCHEMA
-            file.attrs["settings"] = json.dumps(asdict(settings))
-            file.attrs["source"] = json.dumps([asdict(source) for source in sources])
-            for name, rows in (("times_us", times_us.astype("<i8")), ("labels", boxes.astype(BOX))):
-                chunks = (max(1, len(rows)),)
-                file.create_dataset(name, data=rows, maxshape=(None,), chunks=chunks, **checked)
-            file.create_dataset(
-                "frames",
-                shape,
-                np.uint8,
-                maxshape=resizable,
-                chunks=(1, *shape[1:]),
-                track_times=False,
-                **FILTERS,
-            )
-            yield CacheWriter(file)
-    except OSError as error:
-        raise OutputError(describe_write_error(path, error)) from None
-
-
-def describe_write_error(path: Path, error: OSError) -> str:
-    """One sentence, without HDF5's many lines."""
-    reason = os.strerror(error.errno) if error.errno else str(error).split("(")[0].strip()
-    return f"{path}: cannot be written ({reason})"
+        yield
+    except (OSError, RuntimeError) as error:
+        of_system = re.search(r"error message = '([^']*)'", str(error))
+        if isinstance(error, RuntimeError) and not of_system:
+            raise
+        reason = of_system[1] if of_system else getattr(error, "strerror", None) or str(error)
+        raise OutputError(f"{path}: cannot be written ({reason})") from None
 
 
 def open_cache(path: Path) -> h5py.File:
@@ -155,7 +172,10 @@ def open_cache(path: Path) -> h5py.File:
     except OSError as error:
         reason = "there is no such file" if not path.exists() else f"not readable HDF5 ({error})"
         raise ValueError(f"{path}: {reason}, {expected}") from None
-    found = _schema_mismatch(file)
+    try:
+        found = _schema_mismatch(file)
+    except (OSError, KeyError, RuntimeError) as error:
+        found = f"damaged HDF5 ({error})"
     if found:
         file.close()
         raise ValueError(f"{path}: {found}, {expected}")
@@ -171,7 +191,7 @@ def read_header(file: h5py.File) -> Header:
             tuple(Source(**source) for source in json.loads(file.attrs["source"])),
             Report(**{**report, "tally": EventTally(**report["tally"])}),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
         found = f"attributes that cannot be understood ({error})"
         raise ValueError(f"{file.filename}: {found}, expected those of a cache file") from None
 
@@ -197,7 +217,10 @@ def describe_difference(found: HistogramSettings, expected: HistogramSettings) -
 
 @dataclass(frozen=True)
 class Manifest:
-    """Index of a cache: its settings and, once complete, {split: {recording: Report}}."""
+    """Index of a cache: its settings and, once complete, {split: {recording: Report}}.
+
+    `failed`: "split/recording" -> the sentence that says why it is not in the cache.
+    """
 
     settings: HistogramSettings
     complete: bool
@@ -208,7 +231,8 @@ class Manifest:
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write directory/manifest.json atomically."""
     text = json.dumps({"schema": SCHEMA, **asdict(manifest)}, indent=1)
-    with atomic_write(directory / MANIFEST) as file:
+    path = directory / MANIFEST
+    with writing(path), atomic_write(path) as file:
         file.write(text.encode() + b"\n")
 
 

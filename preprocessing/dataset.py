@@ -1,6 +1,7 @@
 """Cache -> samples -> batches, at network size, for training and for scoring."""
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 from gen1.labels import clip_boxes
 from preprocessing.augment import AugmentConfig, augment
 from preprocessing.cache import (
+    Manifest,
     OpenFiles,
     describe_difference,
     open_cache,
@@ -83,7 +85,8 @@ class HistogramDataset(Dataset[Sample]):
     entry in `keep(boxes)` (BOX [n] -> bool [n], e.g. an EvalProtocol's) is False. augment draws
     from (seed, epoch, index), whatever the number of workers. three_channels expands
     last-polarity frames to the 127/0/255 input. in_memory decompresses the split once.
-    Raises ValueError for a cache that is unfinished, damaged or not as `settings` expects.
+    `failed` names the split's recordings that preprocessing could not use, with the reason; a
+    warning says so. Raises ValueError for a cache unfinished, damaged or unlike `settings`.
     """
 
     def __init__(
@@ -104,7 +107,9 @@ class HistogramDataset(Dataset[Sample]):
         self._three_channels = three_channels
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._open_files, self._open_in_process = OpenFiles(), os.getpid()
-        self.settings, self.recordings = _recordings_of(Path(cache_dir), split, settings)
+        manifest = _finished_manifest(Path(cache_dir), settings)
+        self.settings, self.recordings = manifest.settings, _names(cache_dir, manifest, split)
+        self.failed = _failed_recordings(cache_dir, manifest, split)
         _check_geometry(Path(cache_dir), self.settings, geometry)
         if three_channels and self.settings.representation != "last-polarity":
             found = f"{cache_dir}: representation {self.settings.representation}"
@@ -175,10 +180,8 @@ class HistogramDataset(Dataset[Sample]):
         return boxes["class_id"].astype(np.float32), self.geometry.boxes_to_network(corners)
 
 
-def _recordings_of(
-    cache_dir: Path, split: str, expected: HistogramSettings | None
-) -> tuple[HistogramSettings, tuple[str, ...]]:
-    """Settings of a cache and its recordings of a split; raises ValueError if unusable."""
+def _finished_manifest(cache_dir: Path, expected: HistogramSettings | None) -> Manifest:
+    """Manifest of a cache; raises ValueError if unfinished or made with other settings."""
     manifest = read_manifest(cache_dir)
     if not manifest.complete:
         hint = "run the same `python -m preprocessing` again"
@@ -186,11 +189,30 @@ def _recordings_of(
     difference = describe_difference(manifest.settings, expected) if expected else ""
     if difference:
         raise ValueError(f"{cache_dir}: cache made with {difference}")
+    return manifest
+
+
+def _names(cache_dir: Path | str, manifest: Manifest, split: str) -> tuple[str, ...]:
+    """Recordings of a split; raises ValueError if there are none."""
     names = tuple(sorted(manifest.recordings.get(split, ())))
     if not names:
         found = f"no recordings of split {split!r}"
         raise ValueError(f"{cache_dir}: {found}, expected one of {sorted(manifest.recordings)}")
-    return manifest.settings, names
+    return names
+
+
+def _failed_recordings(cache_dir: Path | str, manifest: Manifest, split: str) -> dict[str, str]:
+    """Name -> reason of the recordings that are not in a split; warns if there are any."""
+    failed = {
+        name.removeprefix(f"{split}/"): reason
+        for name, reason in manifest.failed.items()
+        if name.startswith(f"{split}/")
+    }
+    if failed:
+        total = len(failed) + len(manifest.recordings[split])
+        found = f"{len(failed)} of {total} recordings of {split} could not be preprocessed"
+        warnings.warn(f"{cache_dir}: {found}: {', '.join(failed)}", stacklevel=3)
+    return failed
 
 
 def _check_geometry(cache_dir: Path, settings: HistogramSettings, geometry: Geometry) -> None:
