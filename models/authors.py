@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -181,11 +181,19 @@ def read_authors_file(path: Path) -> Found:
         network = content.get(key)
         if isinstance(network, StandIn):
             return Found(module_tensors(network), f"{type(network).__name__} under {key!r}")
-        if isinstance(network, dict):
+        if is_state_dict(network):
             return Found(network, f"state_dict under {key!r}")
-    if content and all(isinstance(tensor, Tensor) for tensor in content.values()):
+    if is_state_dict(content):
         return Found(content, "plain state_dict")
     raise ValueError(f"{path}: holds keys {[*content][:5]}, expected 'ema', 'model' or tensors")
+
+
+def is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
+    return (
+        isinstance(content, dict)
+        and len(content) > 0
+        and all(isinstance(tensor, Tensor) for tensor in content.values())
+    )
 
 
 def authors_histogram(config: SpikeYOLOConfig) -> dict[str, object] | None:
@@ -209,7 +217,8 @@ def convert_file(
     found = read_authors_file(path)
     try:
         config = infer_config(found.state, variant)
-        config = replace(config, max_spikes=max_spikes, time_steps=time_steps or config.time_steps)
+        time_steps = config.time_steps if time_steps is None else time_steps
+        config = replace(config, max_spikes=max_spikes, time_steps=time_steps)
         weights = convert_state_dict(found.state, config)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -253,7 +262,7 @@ def main(arguments: list[str] | None = None) -> int:
                 given.checkpoint, given.out, given.variant, given.time_steps, given.max_spikes
             )
         )
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

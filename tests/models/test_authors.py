@@ -213,7 +213,7 @@ def test_nothing_in_the_file_is_executed(published, tmp_path):
     assert read_authors_file(path).held_by == "DetectionModel under 'ema'"
     assert not fuse.exists()
 
-    torch.save({"date": Explosive(fuse), "model": {}}, path)
+    torch.save({"date": Explosive(fuse), "model": {"x": torch.zeros(1)}}, path)
     read_authors_file(path)
     assert not fuse.exists()
     torch.load(path, weights_only=False)  # the charge is real
@@ -227,6 +227,11 @@ def replaced(path, name: str, content: bytes):
         for record in old.namelist():
             new.writestr(record, content if record.endswith(name) else old.read(record))
     return other
+
+
+def test_an_impossible_option_is_refused(published, tmp_path, capsys):
+    assert main([str(published()), str(tmp_path / "ours.pt"), "--time-steps", "0"]) == 1
+    assert "time_steps is 0, expected 1 or more" in capsys.readouterr().err
 
 
 def refused(path, tmp_path, capsys) -> str:
@@ -257,6 +262,7 @@ def test_files_with_other_content_are_refused(small_state, tmp_path, capsys):
     for content, complaint in (
         ([1, 2], "holds a list, expected a dict"),
         ({"weights": 3}, r"holds keys ['weights'], expected 'ema', 'model' or tensors"),
+        ({"model": {"conv.weight": 1}}, "holds keys ['model']"),
         ({"model": {"conv.weight": torch.zeros(1)}}, "this is not a SpikeYOLO state_dict"),
         ({**small_state, "model.99.bias": torch.zeros(1)}, "extra tensor 'model.99.bias'"),
     ):
