@@ -22,6 +22,8 @@ demo: $(READY)
 	$(BIN)/python eval_gen1.py --checkpoint $(DEMO)/run --cache $(DEMO)/cache --output $(DEMO)/run/test
 
 # --- for developers -----------------------------------------------------------------------------
+# Idle OpenMP threads sleep instead of spinning: kinder where cores are shared.
+test: export OMP_WAIT_POLICY = passive
 test: $(READY)
 	$(BIN)/python -m pytest
 

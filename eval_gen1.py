@@ -23,8 +23,8 @@ from models.checkpoint import Checkpoint, load_model
 from models.decode import decode, non_max_suppression
 from models.energy import EnergyReport, measure_energy
 from models.spikeyolo import SpikeYOLOConfig
-from preprocessing.dataset import Batch, HistogramDataset, collate
-from preprocessing.geometry import Geometry
+from preprocessing.dataset import Batch, HistogramDataset, collate, input_geometry
+from preprocessing.geometry import Geometry, Letterbox
 from preprocessing.histogram import HistogramSettings
 from reporting.provenance import commit, environment
 from reporting.report import write_report
@@ -93,8 +93,14 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def check_input(config: SpikeYOLOConfig, settings: HistogramSettings) -> None:
-    """Refuse a cache whose frames are not what the network was built for."""
+def check_input(config: SpikeYOLOConfig, settings: HistogramSettings, input: str) -> None:
+    """Refuse frames that are not what the network was built for."""
+    channels = 2 if input == "histogram" else 3
+    if channels != config.in_channels:
+        raise ValueError(
+            f"the input {input!r} has {channels} channels, "
+            f"the model was built for {config.in_channels}"
+        )
     if settings.time_steps != config.time_steps:
         raise ValueError(
             f"the cache has T={settings.time_steps} time steps, "
@@ -103,15 +109,25 @@ def check_input(config: SpikeYOLOConfig, settings: HistogramSettings) -> None:
 
 
 def open_split(
-    cache: Path, split: str, config: SpikeYOLOConfig, settings: HistogramSettings, **options: Any
+    cache: Path,
+    split: str,
+    config: SpikeYOLOConfig,
+    settings: HistogramSettings,
+    input: str,
+    **options: Any,
 ) -> HistogramDataset:
-    """The split of a cache made with `settings`, at the size the network `config` reads."""
-    check_input(config, settings)
-    geometry = Geometry(settings.height, settings.width, settings.downsample)
-    three_channels = config.in_channels == 3
-    return HistogramDataset(
-        cache, split, geometry, settings=settings, three_channels=three_channels, **options
-    )
+    """The split of a cache made with `settings`, as the input the network `config` reads."""
+    check_input(config, settings, input)
+    geometry = input_geometry(settings, input)
+    return HistogramDataset(cache, split, geometry, settings=settings, input=input, **options)
+
+
+def input_of(checkpoint: Checkpoint, path: Path) -> tuple[HistogramSettings, str]:
+    """The histograms a checkpoint was trained on, and how they became its input."""
+    histogram = checkpoint.meta.get("histogram")
+    if not histogram:
+        raise ValueError(f"{path}: was not trained on event histograms, expected a Gen1 model")
+    return HistogramSettings(**histogram), checkpoint.meta["input"]
 
 
 def batches(dataset: HistogramDataset, batch_size: int, workers: int, **options: Any) -> DataLoader:
@@ -131,22 +147,19 @@ def detect(
     device: torch.device,
 ) -> Detections:
     """Boxes found at every label time: recording -> BOX [n] in sensor px, ordered by time."""
-    geometry = Geometry(
-        dataset.settings.height, dataset.settings.width, dataset.settings.downsample
-    )
     found: dict[str, list[np.ndarray]] = {name: [] for name in dataset.recordings}
     loader = batches(dataset, batch_size, workers)
     model.eval()
     for batch in tqdm(loader, "detecting", unit="batch", leave=False, disable=None):
-        boxes, scores = decode([m.float() for m in model(batch.frames.to(device).float())])
+        boxes, scores = decode([m.float() for m in model(batch.to(device).network_input())])
         per_image = non_max_suppression(boxes, scores, **asdict(config))
         for name, t_us, rows in zip(batch.recordings, batch.times_us, per_image, strict=True):
-            found[name].append(as_boxes(rows.cpu().numpy(), int(t_us), geometry))
+            found[name].append(as_boxes(rows.cpu().numpy(), int(t_us), dataset.geometry))
     empty = np.empty(0, BOX)
     return {name: np.concatenate([empty, *parts]) for name, parts in found.items()}
 
 
-def as_boxes(rows: np.ndarray, t_us: int, geometry: Geometry) -> np.ndarray:
+def as_boxes(rows: np.ndarray, t_us: int, geometry: Geometry | Letterbox) -> np.ndarray:
     """Detections [n, 6] (x1 y1 x2 y2 score class, network px) at t_us -> BOX [n], sensor px."""
     xyxy = geometry.boxes_to_sensor(rows[:, :4])
     boxes = np.zeros(len(rows), BOX)
@@ -173,7 +186,7 @@ def energy_frames(
     loader = batches(dataset, config.batch_size, config.workers, sampler=chosen)
     batch: Batch
     for batch in tqdm(loader, "counting spikes", unit="batch", leave=False, disable=None):
-        yield batch.frames.to(device).float()
+        yield batch.to(device).network_input()
 
 
 def metrics_of(
@@ -213,6 +226,7 @@ def metrics_of(
         "network": asdict(checkpoint.config),
         "trained": {key: checkpoint.meta.get(key) for key in ("epoch", "seed", "commit")},
         "histogram": checkpoint.meta["histogram"],
+        "input": checkpoint.meta["input"],
         "commit": commit(),
         "environment": environment(),
     }
@@ -224,8 +238,9 @@ def run(config: EvalConfig) -> dict[str, Any]:
     is_run = config.checkpoint.is_dir()
     model, checkpoint = load_model(config.checkpoint / "best.pt" if is_run else config.checkpoint)
     model.to(device)
-    settings = HistogramSettings(**checkpoint.meta["histogram"])
-    dataset = open_split(config.cache, config.split, checkpoint.config, settings)
+    dataset = open_split(
+        config.cache, config.split, checkpoint.config, *input_of(checkpoint, config.checkpoint)
+    )
 
     detections = detect(model, dataset, config.detect, config.batch_size, config.workers, device)
     scores = {name: score(dataset, detections, name) for name in PROTOCOLS}

@@ -30,7 +30,7 @@ from models.loss import DetectionLoss, LossGains
 from models.spikeyolo import SpikeYOLO
 from preprocessing.augment import AugmentConfig
 from preprocessing.cache import read_manifest
-from preprocessing.dataset import Batch
+from preprocessing.dataset import INPUTS, Batch
 from reporting.provenance import commit, environment
 from training.ema import WeightAverage
 from training.logbook import Logbook
@@ -49,6 +49,8 @@ class TrainConfig:
         epochs: Passes over the train split.
         batch_size: Samples per forward.
         workers: Processes that read the cache; 0 reads in this one.
+        input: "histogram" counts, "ternary" 127/0/255 frames in 3 channels, or "authors": ternary,
+            letterboxed to 320x320, newest step first (both need a last-polarity cache).
         in_memory: Decompress both splits into memory once; for small sets.
         augment_on: Whether training samples are augmented; the authors' recipe does not.
         protocol: Rule of the val mAP: "prophesee" or "all-boxes".
@@ -71,6 +73,7 @@ class TrainConfig:
     epochs: int = 100
     batch_size: int = 80
     workers: int = 4
+    input: str = "histogram"
     in_memory: bool = False
     augment_on: bool = False
     protocol: str = "prophesee"
@@ -91,6 +94,7 @@ class TrainConfig:
         for name, value, known in (
             ("protocol", self.protocol, PROTOCOLS),
             ("amp", self.amp, AMP_DTYPES),
+            ("input", self.input, INPUTS),
         ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
@@ -112,7 +116,7 @@ class Trainer:
         seed_everything(config.seed)
         self.histogram = read_manifest(config.cache).settings
         self.model: SpikeYOLO = config.model.build()
-        options = {"in_memory": config.in_memory}
+        options = {"input": config.input, "in_memory": config.in_memory}
         self.train_set = open_split(
             config.cache,
             "train",
@@ -163,6 +167,7 @@ class Trainer:
         meta = {
             "name": self.config.model.name,
             "histogram": asdict(self.histogram),
+            "input": self.config.input,
             "epoch": self.epoch,
             "seed": self.config.seed,
             "commit": commit(),
@@ -236,7 +241,7 @@ class Trainer:
         lr = set_rates(self.optimizer, optim, index, self.batches_per_epoch, self.config.epochs)
         dtype = AMP_DTYPES[self.config.amp]
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            maps = self.model(batch.frames.float())
+            maps = self.model(batch.network_input())
         loss, items = self.criterion([m.float() for m in maps], batch.targets)
         if not torch.isfinite(loss):
             raise ValueError(

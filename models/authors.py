@@ -229,6 +229,7 @@ def convert_file(
         "name": f"spikeyolo-{size}",
         "source": path.name,
         "histogram": authors_histogram(config),
+        "input": "authors" if config.in_channels == 3 else "histogram",
     }
     save_checkpoint(out, config, network.state_dict(), meta)
     parameters = sum(parameter.numel() for parameter in network.parameters())

@@ -22,16 +22,21 @@ from preprocessing.cache import (
     read_manifest,
     read_sample,
 )
-from preprocessing.geometry import Geometry
+from preprocessing.geometry import Geometry, Letterbox
 from preprocessing.histogram import HistogramSettings, expand_last_polarity
+
+
+#: How a cached sample becomes the network's input: counts as they are; 127/0/255 in three equal
+#: channels; or the authors' whole recipe, letterboxed to 320x320 and newest step first.
+INPUTS = ("histogram", "ternary", "authors")
 
 
 @dataclass(frozen=True)
 class Sample:
     """What one label time asks of the network.
 
-    frames: uint8 [T, 2, H, W] at network size (3 channels if expanded from last polarity);
-    targets: float32 [n, 5] rows (class, x1, y1, x2, y2) in network px.
+    frames: uint8 [T, C, H, W] at network size; targets: float32 [n, 5] rows (class, x1, y1, x2,
+    y2) in network px.
     """
 
     frames: torch.Tensor
@@ -44,7 +49,7 @@ class Sample:
 class Batch:
     """B samples.
 
-    frames: uint8 [T, B, 2, H, W]; targets: float32 [M, 6] rows (image, class, x1, y1, x2, y2) in
+    frames: uint8 [T, B, C, H, W]; targets: float32 [M, 6] rows (image, class, x1, y1, x2, y2) in
     network px, image counting from 0 in this batch; times_us: int64 [B].
     """
 
@@ -58,6 +63,11 @@ class Batch:
         frames = self.frames.to(device, non_blocking=non_blocking)
         targets = self.targets.to(device, non_blocking=non_blocking)
         return replace(self, frames=frames, targets=targets)
+
+    def network_input(self) -> torch.Tensor:
+        """float32 [T, B, C, H, W]: counts as they are, three-channel frames in [0, 1]."""
+        x = self.frames.float()
+        return x / 255 if x.shape[2] == 3 else x
 
     def pin_memory(self) -> "Batch":
         """Called by DataLoader(pin_memory=True)."""
@@ -78,13 +88,20 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
+def input_geometry(settings: HistogramSettings, input: str = "histogram") -> Geometry | Letterbox:
+    """Where the frames of a cache lie in the network's input; `input` is one of INPUTS."""
+    if input == "authors":
+        return Letterbox(settings.height, settings.width)
+    return Geometry(settings.height, settings.width, settings.downsample)
+
+
 class HistogramDataset(Dataset[Sample]):
     """Every label time of one split of a cache, in the order of recordings and time.
 
     Targets are clipped to the frame; a box without area there is left out, as are boxes whose
     entry in `keep(boxes)` (BOX [n] -> bool [n], e.g. an EvalProtocol's) is False. augment draws
-    from (seed, epoch, index), whatever the number of workers. three_channels expands
-    last-polarity frames to the 127/0/255 input. in_memory decompresses the split once.
+    from (seed, epoch, index), whatever the number of workers. `input` is one of INPUTS. in_memory
+    decompresses the split once.
     `failed` names the split's recordings that preprocessing could not use, with the reason; a
     warning says so. Raises ValueError for a cache unfinished, damaged or unlike `settings`.
     """
@@ -93,27 +110,29 @@ class HistogramDataset(Dataset[Sample]):
         self,
         cache_dir: Path | str,
         split: str,
-        geometry: Geometry,
+        geometry: Geometry | Letterbox,
         augment: AugmentConfig | None = None,
         *,
         seed: int = 0,
         settings: HistogramSettings | None = None,
         keep: Callable[[np.ndarray], np.ndarray] | None = None,
-        three_channels: bool = False,
+        input: str = "histogram",
         in_memory: bool = False,
     ) -> None:
         self.geometry = geometry
         self._augment, self._seed, self._keep = augment, seed, keep
-        self._three_channels = three_channels
+        self._input = input
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._open_files, self._open_in_process = OpenFiles(), os.getpid()
         manifest = _finished_manifest(Path(cache_dir), settings)
         self.settings, self.recordings = manifest.settings, _names(cache_dir, manifest, split)
         self.failed = _failed_recordings(cache_dir, manifest, split)
         _check_geometry(Path(cache_dir), self.settings, geometry)
-        if three_channels and self.settings.representation != "last-polarity":
+        if input not in INPUTS:
+            raise ValueError(f"input is {input!r}, expected one of {', '.join(INPUTS)}")
+        if input != "histogram" and self.settings.representation != "last-polarity":
             found = f"{cache_dir}: representation {self.settings.representation}"
-            raise ValueError(f"{found}, expected last-polarity to expand into three channels")
+            raise ValueError(f"{found}, expected last-polarity for the input {input!r}")
         self._paths = [Path(cache_dir) / split / f"{name}.h5" for name in self.recordings]
         self._labels: dict[str, np.ndarray] = {}
         self._frames: list[np.ndarray] = []
@@ -140,11 +159,16 @@ class HistogramDataset(Dataset[Sample]):
         classes, boxes_xyxy = self._targets(name, t_us)
         if self._augment is not None:
             rng = np.random.default_rng([self._seed, int(self._epoch), index % len(self)])
-            frames, boxes_xyxy, kept = augment(frames, boxes_xyxy, self._augment, rng)
-            classes, boxes_xyxy = classes[kept], boxes_xyxy[kept]
-        frames = self.geometry.pad(frames)
-        if self._three_channels:
-            frames = expand_last_polarity(frames)
+            cell = self.settings.downsample  # frames and boxes move together in px of the frame
+            frames, moved, kept = augment(frames, boxes_xyxy / cell, self._augment, rng)
+            classes, boxes_xyxy = classes[kept], moved[kept] * cell
+        if self._input == "histogram":
+            frames = self.geometry.fit(frames)
+        else:
+            frames = self.geometry.fit(expand_last_polarity(frames), background=127)
+        if self._input == "authors":
+            frames = frames[::-1].copy()
+        boxes_xyxy = self.geometry.boxes_to_network(boxes_xyxy)
         targets = np.concatenate([classes[:, None], boxes_xyxy], axis=1)
         return Sample(torch.from_numpy(frames), torch.from_numpy(targets), name, t_us)
 
@@ -168,7 +192,7 @@ class HistogramDataset(Dataset[Sample]):
         return read_sample(self._open_files[self._paths[recording]], row)
 
     def _targets(self, name: str, t_us: int) -> tuple[np.ndarray, np.ndarray]:
-        """Classes float32 [n] and corners float32 [n, 4] in network px of the boxes at t_us."""
+        """Classes float32 [n] and corners float32 [n, 4] in sensor px of the boxes at t_us."""
         boxes = self._labels[name]
         boxes = boxes[boxes["t"] == t_us]
         if self._keep is not None:
@@ -177,7 +201,7 @@ class HistogramDataset(Dataset[Sample]):
         boxes = boxes[(boxes["w"] > 0) & (boxes["h"] > 0)]
         x, y, w, h = (boxes[side] for side in "xywh")
         corners = np.stack([x, y, x + w, y + h], axis=1)
-        return boxes["class_id"].astype(np.float32), self.geometry.boxes_to_network(corners)
+        return boxes["class_id"].astype(np.float32), corners
 
 
 def _finished_manifest(cache_dir: Path, expected: HistogramSettings | None) -> Manifest:
@@ -215,7 +239,9 @@ def _failed_recordings(cache_dir: Path | str, manifest: Manifest, split: str) ->
     return failed
 
 
-def _check_geometry(cache_dir: Path, settings: HistogramSettings, geometry: Geometry) -> None:
+def _check_geometry(
+    cache_dir: Path, settings: HistogramSettings, geometry: Geometry | Letterbox
+) -> None:
     found = (settings.height, settings.width, settings.downsample)
     expected = (geometry.height, geometry.width, geometry.downsample)
     if found != expected:

@@ -1,7 +1,11 @@
-"""From sensor pixels to the network's input and back; nothing is ever resampled."""
+"""From sensor pixels to the network's input and back.
+
+`Geometry`, ours, never resamples. `Letterbox` is what the SpikeYOLO authors feed, for comparisons
+on equal input.
+"""
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -42,11 +46,14 @@ class Geometry:
         height, width = (-(-side // self.multiple) * self.multiple for side in self.frame_hw)
         return height, width
 
-    def pad(self, frames: np.ndarray) -> np.ndarray:
-        """Frames [..., frame_hw] -> [..., network_hw]; raises ValueError for another size."""
+    def fit(self, frames: np.ndarray, background: int = 0) -> np.ndarray:
+        """Frames [..., frame_hw] -> [..., network_hw], the rest `background`.
+
+        Raises ValueError for another size.
+        """
         if frames.shape[-2:] != self.frame_hw:
             raise ValueError(f"frames of {frames.shape[-2:]} px, expected {self.frame_hw}")
-        padded = np.zeros((*frames.shape[:-2], *self.network_hw), frames.dtype)
+        padded = np.full((*frames.shape[:-2], *self.network_hw), background, frames.dtype)
         height, width = self.frame_hw
         padded[..., :height, :width] = frames
         return padded
@@ -58,3 +65,84 @@ class Geometry:
     def boxes_to_sensor(self, xyxy: Boxes) -> Boxes:
         """Corners in network px -> corners in sensor px, the exact inverse."""
         return xyxy * self.downsample  # type: ignore[operator, return-value]
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """The authors' input: frames scaled to a width of `side`, centred, with a border of 114.
+
+    240x304 becomes 253x320 inside 320x320, so x and y scale differently and a pixel mixes its
+    neighbours' polarities. Scaling is OpenCV's fixed-point bilinear, to the last bit.
+    """
+
+    height: int = HEIGHT
+    width: int = WIDTH
+    side: int = 320
+    border: int = 114
+
+    @property
+    def downsample(self) -> int:
+        return 1
+
+    @property
+    def network_hw(self) -> tuple[int, int]:
+        """Height and width of the network's input."""
+        return self.side, self.side
+
+    @property
+    def _scaled_height(self) -> int:
+        return round(self.height * self.side / self.width)
+
+    @property
+    def _top(self) -> int:
+        return (self.side - self._scaled_height) // 2
+
+    def fit(self, frames: np.ndarray, background: int = 0) -> np.ndarray:
+        """Frames uint8 [..., height, width] -> [..., side, side]; `background` is not used."""
+        if frames.shape[-2:] != (self.height, self.width):
+            raise ValueError(
+                f"frames of {frames.shape[-2:]} px, expected {(self.height, self.width)}"
+            )
+        boxed = np.full((*frames.shape[:-2], self.side, self.side), self.border, np.uint8)
+        rows = slice(self._top, self._top + self._scaled_height)
+        boxed[..., rows, :] = _scale_bilinear(frames, self._scaled_height, self.side)
+        return boxed
+
+    def boxes_to_network(self, xyxy: Boxes) -> Boxes:
+        """Corners in sensor px -> corners in network px (any array or tensor)."""
+        return self._affine(xyxy, inverse=False)
+
+    def boxes_to_sensor(self, xyxy: Boxes) -> Boxes:
+        """Corners in network px -> corners in sensor px, the inverse."""
+        return self._affine(xyxy, inverse=True)
+
+    def _affine(self, xyxy: Boxes, inverse: bool) -> Boxes:
+        scale = np.array([self.side / self.width, self._scaled_height / self.height] * 2)
+        offset = np.array([0, self._top] * 2)
+        corners: Any = xyxy
+        if not isinstance(xyxy, np.ndarray):  # a tensor wants factors of its own kind
+            scale, offset = corners.new_tensor(scale), corners.new_tensor(offset)
+        else:
+            scale, offset = scale.astype(xyxy.dtype), offset.astype(xyxy.dtype)
+        return (corners - offset) / scale if inverse else corners * scale + offset
+
+
+def _scale_bilinear(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 [..., H, W] -> uint8 [..., height, width] in the 11-bit arithmetic of OpenCV."""
+    top, bottom, above, below = _taps(frames.shape[-2], height)
+    left, right, before, after = _taps(frames.shape[-1], width)
+    values = frames.astype(np.int32)
+    rows = (values[..., left] * before + values[..., right] * after) >> 4
+    upper = (rows[..., top, :] * above[:, None]) >> 16
+    lower = (rows[..., bottom, :] * below[:, None]) >> 16
+    return ((upper + lower + 2) >> 2).astype(np.uint8)
+
+
+def _taps(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """For every target pixel the two source pixels it mixes and their weights, in 2048ths."""
+    centre = ((np.arange(target) + 0.5) * (source / target) - 0.5).astype(np.float32)
+    first = np.floor(centre)
+    share = centre - first
+    index = first.astype(np.int64)
+    weights = [np.rint(w * 2048).astype(np.int32) for w in (1 - share, share)]
+    return index.clip(0, source - 1), (index + 1).clip(0, source - 1), weights[0], weights[1]

@@ -21,7 +21,14 @@ def checkpoint(street_cache, tmp_path_factory):
     model = build_model("spikeyolo-p", variant="gen1", time_steps=2)
     path = tmp_path_factory.mktemp("checkpoint") / "best.pt"
     histogram = asdict(read_manifest(street_cache).settings)
-    meta = {"name": "spikeyolo-p", "histogram": histogram, "epoch": 0, "seed": 0, "commit": "test"}
+    meta = {
+        "name": "spikeyolo-p",
+        "histogram": histogram,
+        "input": "histogram",
+        "epoch": 0,
+        "seed": 0,
+        "commit": "test",
+    }
     save_checkpoint(path, model.config, model.state_dict(), meta)
     return path
 

@@ -138,7 +138,7 @@ def test_in_memory_and_pickled_datasets_give_the_same_samples(cache):
 def test_last_polarity_expands_to_three_channels_padded_with_background(tree, tmp_path):
     data = tree(train=1)
     cache = make_cache(data, tmp_path / "cache", "--representation", "last-polarity")
-    dataset = HistogramDataset(cache, "train", HALF, three_channels=True)
+    dataset = HistogramDataset(cache, "train", HALF, input="ternary")
     events = DatReader(data / "train" / "r0_td.dat").read()
     expected = last_polarity(events, 349_999, 250_000, 2, 240, 304, downsample=2)
     frames = dataset[2].frames
@@ -186,7 +186,7 @@ def test_a_cache_of_other_settings_is_refused(cache, tree, tmp_path):
     asked = HistogramSettings(time_steps=4, downsample=2)
     refused(cache, "cache: cache made with time_steps 2, expected 4", settings=asked)
     refused(cache, "downsample 2, expected sensor 240x304 px with downs", geometry=Geometry())
-    refused(cache, "representation count, expected last-polarity", three_channels=True)
+    refused(cache, "representation count, expected last-polarity", input="ternary")
     other = make_cache(tmp_path / "data", tmp_path / "other", "--window-ms", "100")
     shutil.copy(other / "train" / "r1.h5", cache / "train" / "r1.h5")
     refused(cache, "r1.h5: window_us 100000, expected 250000")

@@ -20,7 +20,7 @@ from preprocessing.geometry import Geometry
 def test_padding_keeps_every_pixel_where_it_was(geometry, frame_hw, network_hw):
     assert (geometry.frame_hw, geometry.network_hw) == (frame_hw, network_hw)
     frames = np.random.default_rng(0).integers(0, 256, (2, 2, *frame_hw)).astype(np.uint8)
-    padded = geometry.pad(frames)
+    padded = geometry.fit(frames)
     assert padded.shape == (2, 2, *network_hw)
     assert padded.dtype == np.uint8
     np.testing.assert_array_equal(padded[..., : frame_hw[0], : frame_hw[1]], frames)
@@ -45,7 +45,7 @@ def test_a_box_stays_on_its_pixels():
     frame[40:60, 100:140] = 1
     geometry = Geometry(downsample=2)
     x1, y1, x2, y2 = geometry.boxes_to_network(np.array([100, 40, 140, 60])).astype(int)
-    padded = geometry.pad(frame[::2, ::2])
+    padded = geometry.fit(frame[::2, ::2])
     assert padded[y1:y2, x1:x2].all()
     assert padded.sum() == (y2 - y1) * (x2 - x1)
 
@@ -56,4 +56,4 @@ def test_impossible_sizes_are_refused():
     with pytest.raises(ValueError, match="expected sides and factors of 1 or more"):
         Geometry(multiple=0)
     with pytest.raises(ValueError, match=r"frames of \(120, 152\) px, expected \(240, 304\)"):
-        Geometry().pad(np.zeros((120, 152), np.uint8))
+        Geometry().fit(np.zeros((120, 152), np.uint8))

@@ -1,0 +1,31 @@
+"""How large is each network? Prints the table of sizes in the README."""
+
+import torch
+
+from models import build_model
+from models.energy import measure_energy
+from models.spikeyolo import SIZES
+
+
+def parameters(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def main() -> None:
+    print(
+        "| model | parameters, Gen1 (2 classes, 2 channels) | parameters, COCO | MAC of one step |"
+    )
+    print("| --- | --- | --- | --- |")
+    for size in SIZES:
+        gen1, coco = (
+            build_model(f"spikeyolo-{size}", variant="gen1"),
+            build_model(f"spikeyolo-{size}"),
+        )
+        report = measure_energy(coco, [torch.zeros(1, 1, 3, 320, 320)])
+        mac = 4 * sum(layer.macs_per_step for layer in report.layers)  # 640x640 is 4 times 320x320
+        counts = f"{parameters(gen1):,} | {parameters(coco):,}"
+        print(f"| `spikeyolo-{size}` | {counts} | {mac / 1e9:.1f} G |")
+
+
+if __name__ == "__main__":
+    main()
