@@ -6,7 +6,7 @@
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,12 @@ from gen1.recordings import list_recordings
 from gen1.spec import HEIGHT, WIDTH
 from preprocessing.build import Outcome, build
 from preprocessing.cache import read_manifest
-from preprocessing.executors import make_executor
+from preprocessing.executors import (
+    connect_to_cluster,
+    make_executor,
+    start_slurm_jobs,
+    worker_deaths,
+)
 from preprocessing.histogram import HistogramSettings
 from preprocessing.verify import summary, verify
 
@@ -33,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except BrokenProcessPool:
+    except worker_deaths():
         found = "a worker process died, perhaps for lack of memory"
         print(f"error: {found}; run the same command again to go on", file=sys.stderr)
         return 1
@@ -60,6 +65,8 @@ def command_line() -> ArgumentParser:
     add("--window-ms", type=float, default=250.0, help="events before a label that count, in ms")
     add("--time-steps", type=int, default=4, help="equal bins of the window, T")
     add("--workers", type=int, default=1, help="processes; 1 works in this one")
+    add("--scheduler", default="", help="address of a Dask cluster to work on, tcp://host:port")
+    add("--slurm", type=int, default=0, help="SLURM jobs to submit as workers: docs/cluster.md")
     add(
         "--representation",
         type=Literal["count", "last-polarity"],
@@ -119,17 +126,17 @@ def preprocess(arguments: Namespace) -> list[Outcome]:
         height=arguments.height,
         width=arguments.width,
     )
-    recordings = list_recordings(arguments.input)
+    recordings = list_recordings(arguments.input.absolute())
     n_bytes = sum(recording.dat.stat().st_size for recording in recordings)
-    executor = make_executor(arguments.workers)
+    executor, in_flight = choose_executor(arguments, len(recordings))
     outcomes = []
     try:
         results = build(
             recordings,
-            arguments.output,
+            arguments.output.absolute(),
             settings,
             executor,
-            in_flight=max(1, 2 * arguments.workers),
+            in_flight=in_flight,
             overwrite=arguments.overwrite,
         )
         started = time.perf_counter()
@@ -142,6 +149,21 @@ def preprocess(arguments: Namespace) -> list[Outcome]:
         executor.shutdown(cancel_futures=True)
     print(_findings(outcomes))
     return outcomes
+
+
+def choose_executor(arguments: Namespace, n_recordings: int) -> tuple[Executor, int]:
+    """What --workers, --scheduler or --slurm ask for, and how many tasks it takes at a time.
+
+    A cluster, whose workers come and go, gets all of them; raises ValueError for two of these.
+    """
+    cluster = bool(arguments.scheduler), arguments.slurm > 0
+    if sum(cluster) + (arguments.workers > 1) > 1:
+        raise ValueError("expected only one of --workers, --scheduler and --slurm")
+    if arguments.scheduler:
+        return connect_to_cluster(arguments.scheduler), n_recordings
+    if arguments.slurm > 0:
+        return start_slurm_jobs(arguments.slurm), n_recordings
+    return make_executor(arguments.workers), max(1, 2 * arguments.workers)
 
 
 def _rates(outcomes: list[Outcome], seconds: float) -> str:

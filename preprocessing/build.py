@@ -74,9 +74,7 @@ def build(
             claimed = let_go.enter_context(claim(output))
         if not overwrite:
             refuse_other_settings(recordings, output, settings)
-        for folder in folders:
-            for leftover in folder.glob(".*.h5.*.tmp"):
-                leftover.unlink(missing_ok=True)  # of a run that was killed
+        _remove_leftovers(output)
         write_manifest(output, Manifest(settings, complete=False, recordings={}, failed={}))
         let_go.pop_all()
     return _run_to_the_end(recordings, output, settings, executor, in_flight, claimed)
@@ -165,7 +163,14 @@ def _run_to_the_end(
         for outcome in _run(recordings, output, settings, executor, in_flight):
             outcomes.append(outcome)
             yield outcome
+        _remove_leftovers(output)
         write_manifest(output, _summary(settings, outcomes))
+
+
+def _remove_leftovers(output: Path) -> None:
+    """Delete the unfinished files of a run, or of cluster workers, that were killed."""
+    for leftover in output.rglob(".*.h5.*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 def _run(

@@ -98,8 +98,8 @@ class OutputError(OSError):
 class CacheWriter:
     """The open temporary file: write every sample, then the report."""
 
-    def __init__(self, file: h5py.File) -> None:
-        self._attributes, self._frames = file.attrs, file["frames"].id
+    def __init__(self, file: h5py.File, frames: h5py.Dataset) -> None:
+        self._attributes, self._frames = file.attrs, frames.id
 
     def write_sample(self, index: int, frames: np.ndarray) -> None:
         """Store one sample, uint8 [T, 2, H, W]."""
@@ -134,9 +134,10 @@ def create_cache(
         file.attrs["settings"] = json.dumps(asdict(settings))
         file.attrs["source"] = json.dumps([asdict(source) for source in sources])
         for name, rows in (("times_us", times_us.astype("<i8")), ("labels", boxes.astype(BOX))):
-            chunks = (max(1, len(rows)),)
-            file.create_dataset(name, data=rows, maxshape=(None,), chunks=chunks, **checked)
-        file.create_dataset(
+            size = {"maxshape": (None,), "chunks": (max(1, len(rows)),)}
+            dataset = file.create_dataset(name, data=rows, **size, **checked)
+            dataset.id.close()  # or the layout depends on when Python frees it
+        frames = file.create_dataset(
             "frames",
             shape,
             np.uint8,
@@ -145,7 +146,7 @@ def create_cache(
             track_times=False,
             **FILTERS,
         )
-        yield CacheWriter(file)
+        yield CacheWriter(file, frames)
 
 
 @contextmanager

@@ -25,7 +25,6 @@ from preprocessing.cache import (
 from preprocessing.geometry import Geometry, Letterbox
 from preprocessing.histogram import HistogramSettings, expand_last_polarity
 
-
 #: How a cached sample becomes the network's input: counts as they are; 127/0/255 in three equal
 #: channels; or the authors' whole recipe, letterboxed to 320x320 and newest step first.
 INPUTS = ("histogram", "ternary", "authors")

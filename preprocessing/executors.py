@@ -1,12 +1,17 @@
-"""Where the tasks of a build run: in this process or in a pool that dies with it."""
+"""What tasks of a build run on: this process, a pool that dies with it, or a Dask cluster."""
 
 import multiprocessing
 import os
+import shutil
 import signal
+import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from typing import Any
+
+CONNECT_TIMEOUT_S = 10
+NEEDS_CLUSTER = "needs Dask, expected `pip install 'spikeyolo-gen1[cluster]'` before"
 
 
 class InlineExecutor(Executor):
@@ -22,6 +27,29 @@ class InlineExecutor(Executor):
         return future
 
 
+class ClusterExecutor(Executor):
+    """Runs tasks on the workers of a Dask cluster, again on another one if a worker dies.
+
+    Workers must see the same paths and have this package installed. `owned` is what to close
+    at the end besides the connection, such as a cluster started for this run.
+    """
+
+    def __init__(self, client: Any, owned: Any = None) -> None:
+        self._client, self._owned = client, owned
+        self._executor = client.get_executor(pure=False)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        """Send one task to the cluster."""
+        return self._executor.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Cancel what still runs if asked to, and disconnect."""
+        self._executor.shutdown(wait=wait and not cancel_futures)
+        self._client.close()
+        if self._owned is not None:
+            self._owned.close()
+
+
 def make_executor(workers: int) -> Executor:
     """This process for 0 or 1 workers, else a pool; raises ValueError below 0."""
     if workers < 0:
@@ -29,6 +57,43 @@ def make_executor(workers: int) -> Executor:
     if workers <= 1:
         return InlineExecutor()
     return ProcessPoolExecutor(workers, initializer=_prepare_worker)
+
+
+def connect_to_cluster(address: str) -> ClusterExecutor:
+    """Workers of a running Dask scheduler, e.g. tcp://host:8786; raises ValueError if none."""
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ValueError(f"--scheduler {address} {NEEDS_CLUSTER}") from None
+    try:
+        return ClusterExecutor(Client(address, timeout=CONNECT_TIMEOUT_S))
+    except (OSError, ValueError) as error:
+        found = f"no Dask scheduler answers ({type(error).__name__})"
+        raise ValueError(f"--scheduler {address}: {found}, expected tcp://host:port") from None
+
+
+def start_slurm_jobs(jobs: int) -> ClusterExecutor:
+    """Submit SLURM jobs that are workers; their size comes from Dask's jobqueue.slurm settings."""
+    try:
+        from dask_jobqueue.slurm import SLURMCluster
+        from distributed import Client
+    except ImportError:
+        raise ValueError(f"--slurm {jobs} {NEEDS_CLUSTER}") from None
+    if not shutil.which("sbatch"):
+        raise ValueError(f"--slurm {jobs}: there is no sbatch here, expected a SLURM login node")
+    try:
+        cluster = SLURMCluster()
+    except ValueError:
+        expected = "expected jobqueue.slurm cores, memory, ... in ~/.config/dask/jobqueue.yaml"
+        raise ValueError(f"--slurm {jobs}: the size of a job is not known, {expected}") from None
+    cluster.scale(jobs=jobs)
+    return ClusterExecutor(Client(cluster), cluster)
+
+
+def worker_deaths() -> tuple[type[BaseException], ...]:
+    """Exceptions of a future that say that its worker, or the way to it, is lost."""
+    cluster = sys.modules.get("distributed")
+    return (BrokenExecutor, CancelledError, *((cluster.KilledWorker,) if cluster else ()))
 
 
 def _prepare_worker() -> None:
