@@ -4,7 +4,10 @@ import torch
 from spikingjelly.activation_based import base, functional, surrogate
 from torch import Tensor
 
-BACKENDS = ("auto", "torch", "spikingjelly")
+from models.kernels.ilif import ilif
+from models.kernels.launch import obstacle
+
+BACKENDS = ("auto", "cupy", "spikingjelly", "torch")
 
 
 class ILIFFunction(torch.autograd.Function):
@@ -15,7 +18,7 @@ class ILIFFunction(torch.autograd.Function):
         window = torch.empty_like(x, dtype=torch.bool)
         spikes = torch.empty_like(x)
         for t in range(x.shape[0]):
-            u = torch.add(x[t] * input_scale, v, alpha=decay).to(v.dtype)
+            u = torch.add(x[t].to(v.dtype) * input_scale, v, alpha=decay)
             count = u.clamp(0, max_spikes)
             torch.eq(u, count, out=window[t])  # clipping left it alone: 0 <= u <= D
             spikes[t] = count.round_()
@@ -33,7 +36,7 @@ class ILIFFunction(torch.autograd.Function):
             grad_spikes = torch.zeros(window.shape, dtype=ctx.state_dtype, device=window.device)
         grad_x = torch.empty_like(grad_spikes)
         for t in reversed(range(window.shape[0])):
-            grad_u = grad_spikes[t] * window[t]
+            grad_u = grad_spikes[t].to(ctx.state_dtype) * window[t]
             if grad_v is not None:
                 grad_u = grad_u + (grad_v if ctx.detach_reset else grad_v * ~window[t])
             grad_x[t] = grad_u * ctx.input_scale
@@ -46,12 +49,15 @@ class ILIFNode(base.MemoryModule):
 
     U[t] = decay * (U[t-1] - S[t-1]) + input_scale * x[t];  S[t] = round(clip(U[t], 0, D))
     Rounding is half to even; the surrogate gradient is 1 where 0 <= U <= D, else 0. With
-    `detach_reset` no gradient flows through S[t-1]. The state `v` = U - S is carried from call
-    to call until `reset()` (or SpikingJelly's `reset_net`), in float32 or wider. D = 1 is a
-    binary LIF. Published settings (decay, input_scale): COCO (.25, 1), Gen1 (.5, .5).
-    Raises ValueError for settings outside their range.
+    `detach_reset` no gradient flows through S[t-1]. The state `v` = U - S, float32 or wider, is
+    carried to the next call until `reset()` (or SpikingJelly's `reset_net`); `keep_state = False`
+    drops it. D = 1 is a binary LIF. Published (decay, input_scale): COCO (.25, 1), Gen1 (.5, .5).
+    Backend "auto" is "cupy" on a GPU (without CuPy "spikingjelly"), "torch" on a CPU.
+    Raises ValueError for settings outside their range and for a backend that cannot run.
     Source: Luo et al., SpikeYOLO, ECCV 2024, arXiv:2407.20708.
     """
+
+    v: Tensor | None
 
     def __init__(
         self,
@@ -75,27 +81,43 @@ class ILIFNode(base.MemoryModule):
         self.input_scale = input_scale
         self.detach_reset = detach_reset
         self.backend = backend
+        self.keep_state = True
         self.step_mode = "m"
         self.register_memory("v", None)
 
     def multi_step_forward(self, x: Tensor) -> Tensor:
-        v = self._initial_state(x)
-        if self.backend == "spikingjelly":
-            spikes, self.v = self._spikingjelly(x, v)
+        self._check_state(x)
+        backend = self._backend_for(x)
+        settings = (self.max_spikes, self.decay, self.input_scale, self.detach_reset)
+        if backend == "cupy":
+            spikes, v = ilif(x, self.v, *settings, keep_state=self.keep_state)
+        elif backend == "spikingjelly":
+            spikes, v = self._spikingjelly(x, self._initial_state(x))
         else:
-            spikes, self.v = ILIFFunction.apply(
-                x, v, self.max_spikes, self.decay, self.input_scale, self.detach_reset
-            )
+            spikes, v = ILIFFunction.apply(x, self._initial_state(x), *settings)
+        self.v = v if self.keep_state else None
         return spikes
 
-    def _initial_state(self, x: Tensor) -> Tensor:
-        if self.v is None:
-            return torch.zeros_like(x[0], dtype=torch.promote_types(x.dtype, torch.float32))
-        if self.v.shape != x.shape[1:]:
+    def _backend_for(self, x: Tensor) -> str:
+        if self.backend not in ("auto", "cupy"):
+            return self.backend
+        reason = obstacle(x.device.type)
+        if reason is None:
+            return "cupy"
+        if self.backend == "cupy":
+            raise ValueError(f"backend 'cupy' cannot run: {reason}")
+        return "spikingjelly" if x.is_cuda and 0 < self.decay < 1 else "torch"
+
+    def _check_state(self, x: Tensor) -> None:
+        if self.v is not None and self.v.shape != x.shape[1:]:
             raise ValueError(
                 f"the carried state has shape {tuple(self.v.shape)}, the input needs "
                 f"{tuple(x.shape[1:])}: call reset() before another batch size or resolution"
             )
+
+    def _initial_state(self, x: Tensor) -> Tensor:
+        if self.v is None:
+            return torch.zeros_like(x[0], dtype=torch.promote_types(x.dtype, torch.float32))
         return self.v
 
     def _spikingjelly(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

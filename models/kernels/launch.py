@@ -1,0 +1,113 @@
+"""Compile ilif.cu with CuPy at first use and launch it on torch's tensors, device and stream.
+
+CuPy is imported inside the functions only: nobody without a GPU needs it.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SOURCE = Path(__file__).with_name("ilif.cu")
+THREADS = 128  # per block
+OWNED = 8  # neurons per thread
+VECTOR_BYTES = 16  # one memory access
+
+#: torch's dtype -> (its name in ilif.cu, the dtype of membranes)
+SCALARS = {
+    torch.float32: ("float", torch.float32),
+    torch.float16: ("Half", torch.float32),
+    torch.bfloat16: ("BFloat16", torch.float32),
+    torch.float64: ("double", torch.float64),
+}
+
+Argument = Tensor | int | float | None
+Kernel = Callable[[tuple[int], tuple[int], tuple], None]
+
+
+def obstacle(device_type: str) -> str | None:
+    """Why the kernels cannot run on tensors of this device, as a clause; None if they can."""
+    if device_type != "cuda":
+        return f"the tensor is on the {device_type}, not on a CUDA device"
+    return cupy_obstacle()
+
+
+@torch.compiler.assume_constant_result
+@functools.cache
+def cupy_obstacle() -> str | None:
+    try:
+        import cupy
+    except ImportError as error:
+        return f"CuPy cannot be imported ({error}); pip install cupy-cuda12x or cupy-cuda13x"
+    try:
+        devices = cupy.cuda.runtime.getDeviceCount()
+        cupy.cuda.nvrtc.getVersion()
+    except Exception as error:  # the driver's and the dynamic loader's own types
+        return f"CuPy finds no working CUDA driver and compiler ({error})"
+    return None if devices else "CuPy finds no CUDA device"
+
+
+def blocks(neurons: int) -> int:
+    return -(-neurons // (THREADS * OWNED))
+
+
+def launch(kernel: str, time_steps: int, neurons: int, arguments: Sequence[Argument]) -> None:
+    """Run a kernel of ilif.cu on the device of its first argument, behind torch's current stream.
+
+    Tensors are passed as pointers (None as null), int as 64 bits, float in the membranes' type.
+    """
+    tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+    first = tensors[0]
+    scalar, membrane = SCALARS[first.dtype]
+    lanes = VECTOR_BYTES // first.element_size()
+    vectorised = neurons % lanes == 0 and all(t.data_ptr() % VECTOR_BYTES == 0 for t in tensors)
+    real = np.float64 if membrane == torch.float64 else np.float32
+    packed = tuple(_packed(argument, real) for argument in arguments)
+    run = compiled(kernel, scalar, time_steps, vectorised)
+    with current_stream(first.device):
+        run((blocks(neurons),), (THREADS,), packed)
+
+
+def _packed(argument: Argument, real: type[np.floating]) -> np.generic:
+    if isinstance(argument, Tensor):
+        return np.uint64(argument.data_ptr())
+    if argument is None:
+        return np.uint64(0)
+    return real(argument) if isinstance(argument, float) else np.int64(argument)
+
+
+def options(scalar: str, time_steps: int, vectorised: bool) -> tuple[str, ...]:
+    """What ilif.cu asks of its compiler."""
+    return (
+        "-std=c++17",
+        "--fmad=false",
+        f"-DSCALAR={scalar}",
+        f"-DTIME_STEPS={time_steps}",
+        f"-DVECTORISED={int(vectorised)}",
+    )
+
+
+@functools.cache
+def compiled(kernel: str, scalar: str, time_steps: int, vectorised: bool) -> Kernel:
+    import cupy
+
+    given = options(scalar, time_steps, vectorised)
+    return cupy.RawModule(code=SOURCE.read_text(), options=given).get_function(kernel)
+
+
+@contextmanager
+def current_stream(device: torch.device) -> Iterator[None]:
+    """Inside the block, CuPy works on `device` and on torch's current stream there."""
+    import cupy
+
+    stream = torch.cuda.current_stream(device)
+    # ExternalStream is deprecated since CuPy 14, but all that CuPy 13 has.
+    with (
+        cupy.cuda.Device(stream.device_index),
+        cupy.cuda.ExternalStream(stream.cuda_stream, stream.device_index),
+    ):
+        yield

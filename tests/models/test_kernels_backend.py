@@ -1,0 +1,120 @@
+"""Which backend runs, what a missing CuPy or driver says, and that nvcc takes the CUDA source."""
+
+import re
+import shutil
+import subprocess
+import sys
+import types
+
+import pytest
+import torch
+from torch._subclasses import FakeTensorMode
+
+from models.kernels import launch
+from models.neuron import ILIFNode
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """A stand-in for the CuPy package, with one device; nothing of it can launch."""
+    package = types.SimpleNamespace(
+        cuda=types.SimpleNamespace(
+            runtime=types.SimpleNamespace(getDeviceCount=lambda: 1),
+            nvrtc=types.SimpleNamespace(getVersion=lambda: (12, 9)),
+        )
+    )
+    monkeypatch.setitem(sys.modules, "cupy", package)
+    launch.cupy_obstacle.cache_clear()
+    yield package
+    launch.cupy_obstacle.cache_clear()
+
+
+@pytest.fixture
+def no_cupy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    launch.cupy_obstacle.cache_clear()
+    yield
+    launch.cupy_obstacle.cache_clear()
+
+
+def cuda_input() -> torch.Tensor:
+    """A tensor that claims to be on a GPU and holds nothing."""
+    with FakeTensorMode():
+        return torch.empty(2, 3, device="cuda")
+
+
+def test_auto_on_a_cpu_is_torch(cupy):
+    assert ILIFNode()._backend_for(torch.zeros(2, 3)) == "torch"
+
+
+def test_auto_on_a_gpu_is_cupy(cupy):
+    assert ILIFNode()._backend_for(cuda_input()) == "cupy"
+
+
+def test_auto_on_a_gpu_without_cupy_is_spikingjelly_where_it_can(no_cupy):
+    assert ILIFNode()._backend_for(cuda_input()) == "spikingjelly"
+    assert ILIFNode(decay=1.0)._backend_for(cuda_input()) == "torch"
+
+
+def test_cupy_is_refused_where_it_cannot_run(no_cupy):
+    with pytest.raises(ValueError, match=r"^backend 'cupy' cannot run: the tensor is on the cpu"):
+        ILIFNode(backend="cupy")(torch.zeros(2, 3))
+    with pytest.raises(ValueError, match=r"CuPy cannot be imported .*pip install cupy-cuda12x"):
+        ILIFNode(backend="cupy")._backend_for(cuda_input())
+
+
+def test_a_missing_driver_is_one_sentence(cupy):
+    def no_driver():
+        raise RuntimeError("CUDA driver version is insufficient")
+
+    cupy.cuda.runtime.getDeviceCount = no_driver
+    with pytest.raises(ValueError, match=r"no working CUDA driver .*version is insufficient\)$"):
+        ILIFNode(backend="cupy")._backend_for(cuda_input())
+
+
+def test_a_machine_without_devices_is_one_sentence(cupy):
+    cupy.cuda.runtime.getDeviceCount = lambda: 0
+    with pytest.raises(ValueError, match=r"cannot run: CuPy finds no CUDA device$"):
+        ILIFNode(backend="cupy")._backend_for(cuda_input())
+
+
+def test_a_cpu_never_imports_cupy():
+    script = (
+        "import sys, torch; from models.neuron import ILIFNode; "
+        "ILIFNode()(torch.ones(2, 3, requires_grad=True)).sum().backward(); "
+        "assert 'cupy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("backend", ["torch", "spikingjelly"])
+def test_a_node_that_keeps_no_state_starts_from_rest(backend):
+    x = torch.randn(3, 50, generator=torch.Generator().manual_seed(0)) * 2
+    node = ILIFNode(backend=backend)
+    node.keep_state = False
+    first = node(x)
+    assert node.v is None
+    assert torch.equal(node(x), first)
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+@pytest.mark.parametrize("vectorised", [0, 1])
+@pytest.mark.parametrize("scalar", [name for name, _ in launch.SCALARS.values()])
+def test_nvcc_takes_the_source(tmp_path, scalar, vectorised):
+    """For A100 and H100 / H200: no register spills, and all but window bytes move 16 at once."""
+    options = launch.options(scalar, time_steps=4, vectorised=bool(vectorised))
+    targets = [f"-gencode=arch=compute_{sm},code=[sm_{sm},compute_{sm}]" for sm in (80, 90)]
+    command = ["nvcc", *options, *targets, "-Xptxas=-v", "--keep", f"--keep-dir={tmp_path}"]
+    output = ["-fatbin", "-o", tmp_path / "ilif.fatbin", launch.SOURCE]
+    done = subprocess.run([*command, *output], check=True, capture_output=True, text=True)
+    spills = re.findall(r"(\d+) bytes spill stores", done.stderr)
+    assert spills == ["0"] * 6  # three kernels, two targets
+    kernels = [
+        kernel
+        for assembly in tmp_path.glob("*.ptx")
+        for kernel in re.findall(r"\.entry (ilif_\w+\(.*?)\n}", assembly.read_text(), re.S)
+    ]
+    assert len(kernels) == 6
+    for kernel in kernels:
+        if vectorised and not kernel.startswith("ilif_inference"):
+            assert {"v4", "u8"} == set(re.findall(r"(?:ld|st)\.global(?:\.nc)?\.(\w+)", kernel))
