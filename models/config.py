@@ -20,7 +20,8 @@ class ModelConfig:
         decay: Share of the membrane kept from step to step, in [0, 1].
         input_scale: Factor on a neuron's input.
         detach_reset: Let no gradient through the soft reset, as published.
-        activation: "ilif" for the spiking network, "relu" for its ANN twin.
+        activation: "ilif", the integer neuron; "lif", binary, with every step shown D times;
+            "qann", its D + 1 levels without time or state; "relu", the ANN twin.
         backend: What computes the neuron: "auto", "torch" or "spikingjelly".
     """
 

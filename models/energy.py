@@ -1,33 +1,58 @@
-"""What one inference costs: MACs, accumulates and picojoules, layer by layer.
+"""What one inference costs, layer by layer: MACs, accumulates and picojoules.
 
-The counts are those of the deployed network (one convolution per synapse layer), over real
-batches. A layer that reads spikes accumulates: its MACs of one pass x its mean integer spike
-count, summed over the T steps. A layer that reads real values (the stem) multiplies. The
-ANN-equivalent is the same graph with ReLU, passed once, its T time bins stacked as channels.
+The counts are those of the deployed network (one convolution per synapse layer) over real
+batches. Spikes are accumulated: each adds the weights it meets. Real values (the stem's events)
+and the levels of a quantised ANN are multiplied. The ANN-equivalent is the same graph with ReLU,
+passed once, its T time bins stacked as channels.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.deploy import deploy
-from models.neuron import ILIFNode
-from models.spikeyolo import SpikeYOLO
+from models.operations import LayerOperations, count_operations
+from models.spikeyolo import SpikeYOLO, SpikeYOLOConfig
 
-#: 32-bit float in 45 nm CMOS. Source: Horowitz, "Computing's Energy Problem", ISSCC 2014.
-PJ_PER_MAC = 4.6
-PJ_PER_AC = 0.9
 
-ASSUMPTIONS = (
-    f"{PJ_PER_MAC} pJ per MAC and {PJ_PER_AC} pJ per AC (32-bit float, 45 nm, Horowitz 2014)",
-    "operations of the deployed network: batch norm folded, one dense 3x3 per RepConv",
-    "AC = MAC of one pass x mean integer spike count of the layer's input, summed over T steps",
-    "the first layer reads event counts and is priced as MAC in every time step",
-    "ANN-equivalent: the same graph passed once, time bins stacked as channels, all MAC",
-    "left out: memory access, neuron updates, biases, residual adds, pooling, upsampling, decoding",
-)
+@dataclass(frozen=True)
+class Prices:
+    """Picojoules per operation and per byte moved; `bytes_per_value` of weights and states."""
+
+    name: str
+    mac_pj: float
+    ac_pj: float
+    bytes_per_value: int
+    memory_pj_per_byte: float = 24.96
+
+
+#: 45 nm CMOS. Sources: Horowitz, "Computing's Energy Problem", ISSCC 2014 (a MAC is a multiply
+#: and an add: 3.7 + 0.9, 1.1 + 0.4, 0.2 + 0.03 pJ); memory: 3.12 pJ/bit, as SpikingJelly 2.0.
+PRICES = {
+    "fp32": Prices("fp32", 4.6, 0.9, 4),
+    "fp16": Prices("fp16", 1.5, 0.4, 2),
+    "int8": Prices("int8", 0.23, 0.03, 1),
+}
+PJ_PER_MAC, PJ_PER_AC = PRICES["fp32"].mac_pj, PRICES["fp32"].ac_pj
+
+
+def assumptions(prices: Prices) -> tuple[str, ...]:
+    """What the figures rest on, in plain sentences for the report."""
+    return (
+        f"{prices.mac_pj} pJ per MAC and {prices.ac_pj} pJ per AC "
+        f"({prices.name}, 45 nm, Horowitz 2014)",
+        "operations of the deployed network: batch norm folded, one dense 3x3 per RepConv",
+        "AC: the weights each spike meets, summed over T steps; papers count MAC x mean spikes, "
+        "which lets spikes at the border meet the padding too (given as `*_at_rate`)",
+        "MAC: dense, padding included; the first layer reads event counts, MAC in every time step",
+        "ANN-equivalent: the same graph passed once, time bins stacked as channels, all MAC",
+        "left out of the energy: memory access, neuron updates, biases, residual adds, pooling, "
+        "upsampling, decoding",
+        f"with memory: {prices.memory_pj_per_byte} pJ per byte for a weight read per operation, a "
+        "bias per output, and every neuron's state read and written in every step",
+    )
 
 
 @dataclass(frozen=True)
@@ -41,8 +66,11 @@ class LayerEnergy:
         macs_per_step: Multiply-accumulates a dense pass of one time step needs.
         mac: Multiply-accumulates it does, all T steps.
         ac: Accumulates it does, all T steps.
+        ac_at_rate: The papers' count: macs_per_step * spikes_per_step, all T steps.
         snn_pj: Its energy as it runs.
         ann_pj: Its energy in the ANN-equivalent.
+        snn_memory_pj: Energy of the memory it touches as it runs, not part of snn_pj.
+        ann_memory_pj: The same in the ANN-equivalent.
     """
 
     name: str
@@ -51,8 +79,11 @@ class LayerEnergy:
     macs_per_step: float
     mac: float
     ac: float
+    ac_at_rate: float
     snn_pj: float
     ann_pj: float
+    snn_memory_pj: float
+    ann_memory_pj: float
 
 
 @dataclass(frozen=True)
@@ -63,7 +94,8 @@ class EnergyReport:
     time_steps: int
     max_spikes: int
     samples: int
-    assumptions: tuple[str, ...] = ASSUMPTIONS
+    prices: Prices
+    assumptions: tuple[str, ...]
 
     @property
     def mac(self) -> float:
@@ -78,12 +110,26 @@ class EnergyReport:
         return sum(layer.snn_pj for layer in self.layers) * 1e-9
 
     @property
+    def snn_mj_at_rate(self) -> float:
+        """The papers' figure, with MAC x mean spikes for AC."""
+        ac = sum(layer.ac_at_rate for layer in self.layers)
+        return (self.prices.mac_pj * self.mac + self.prices.ac_pj * ac) * 1e-9
+
+    @property
+    def snn_mj_with_memory(self) -> float:
+        return self.snn_mj + sum(layer.snn_memory_pj for layer in self.layers) * 1e-9
+
+    @property
     def ann_mj(self) -> float:
         return sum(layer.ann_pj for layer in self.layers) * 1e-9
 
     @property
+    def ann_mj_with_memory(self) -> float:
+        return self.ann_mj + sum(layer.ann_memory_pj for layer in self.layers) * 1e-9
+
+    @property
     def ann_mac(self) -> float:
-        return self.ann_mj * 1e9 / PJ_PER_MAC
+        return self.ann_mj * 1e9 / self.prices.mac_pj
 
     @property
     def ratio(self) -> float:
@@ -104,110 +150,56 @@ class EnergyReport:
 
     def as_dict(self) -> dict[str, object]:
         """Everything in plain numbers, for JSON."""
-        totals = ("mac", "ac", "snn_mj", "ann_mj", "ann_mac", "ratio", "firing_rate")
-        return {
-            **{name: getattr(self, name) for name in totals},
-            **asdict(self),
-        }
-
-
-class _Counter:
-    """Hooks every neuron and convolution; adds up what flows through while samples pass."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.spikes: Tensor | None = None
-        self.input_sum: dict[str, float] = {}
-        self.input_numel: dict[str, int] = {}
-        self.macs: dict[str, float] = {}
-        self.spiking: dict[str, bool] = {}
-        self.passes: dict[str, int] = {}
-        self.handles = []
-        for name, module in model.named_modules():
-            if isinstance(module, ILIFNode):
-                self.handles.append(module.register_forward_hook(self._fired))
-            elif isinstance(module, nn.Conv2d):
-                hook = self._convolved(name)
-                self.handles.append(module.register_forward_hook(hook))
-
-    def _fired(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self.spikes = output
-
-    def _convolved(self, name: str) -> Callable[..., None]:
-        def hook(conv: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            (x,) = inputs
-            spikes = self.spikes
-            reads_spikes = spikes is not None and (
-                x.untyped_storage().data_ptr() == spikes.untyped_storage().data_ptr()
-            )
-            if self.spiking.setdefault(name, reads_spikes) != reads_spikes:
-                raise ValueError(f"layer {name!r} reads spikes in one batch and not in another")
-            if reads_spikes:
-                self.input_sum[name] = self.input_sum.get(name, 0.0) + x.double().sum().item()
-            self.input_numel[name] = self.input_numel.get(name, 0) + x.numel()
-            self.passes[name] = self.passes.get(name, 0) + len(x)
-            self.macs[name] = output[0].numel() * conv.weight[0].numel()
-
-        return hook
-
-    def remove(self) -> None:
-        for handle in self.handles:
-            handle.remove()
-
-
-def _refuse_unpriced(model: nn.Module) -> None:
-    """Every parameter must belong to a convolution, or its cost would be left out in silence."""
-    for name, module in model.named_modules():
-        owns = next(module.parameters(recurse=False), None) is not None
-        if owns and type(module) is not nn.Conv2d:
-            raise ValueError(f"cannot price layer {name!r}: {type(module).__name__} is not known")
+        totals = (
+            "mac", "ac", "snn_mj", "snn_mj_at_rate", "snn_mj_with_memory",
+            "ann_mac", "ann_mj", "ann_mj_with_memory", "ratio", "firing_rate",
+        )  # fmt: skip
+        return {**{name: getattr(self, name) for name in totals}, **asdict(self)}
 
 
 @torch.no_grad()
-def measure_energy(model: SpikeYOLO, batches: Iterable[Tensor]) -> EnergyReport:
+def measure_energy(
+    model: SpikeYOLO, batches: Iterable[Tensor], precision: str = "fp32"
+) -> EnergyReport:
     """Price one inference of `model` from batches x [T, B, C, H, W] of what it will really see.
 
-    `model` may be deployed or not; the counts are those of `deploy(model)`. Raises ValueError
-    for a weight layer it cannot price or that no batch reaches, and for no batches at all.
+    `model` may be deployed or not; the counts are those of `deploy(model)`. `precision`: "fp32",
+    "fp16" or "int8". Raises ValueError for a weight layer it cannot price or that no batch
+    reaches, and for no batches at all.
     Source of the method: SpikeYOLO, ECCV 2024, with its spreadsheet's slips corrected.
     """
-    max_spikes = model.config.max_spikes
-    network = deploy(model)
-    _refuse_unpriced(network)
-    counter = _Counter(network)
-    samples, time_steps = 0, 0
-    for x in batches:
-        if time_steps not in (0, x.shape[0]):
-            raise ValueError(f"batches differ in T: {time_steps} and {x.shape[0]}")
-        time_steps = x.shape[0]
-        samples += x.shape[1]
-        network(x)
-    counter.remove()
-    if not samples:
-        raise ValueError("no batches to measure energy on: expected at least one sample")
-    names = [name for name, m in network.named_modules() if isinstance(m, nn.Conv2d)]
-    unseen = [name for name in names if name not in counter.macs]
-    if unseen:
-        raise ValueError(f"layer {unseen[0]!r} has weights but no batch reached it")
-    layers = tuple(_price(name, counter, samples, max_spikes) for name in names)
-    return EnergyReport(layers, time_steps, max_spikes, samples)
+    if precision not in PRICES:
+        raise ValueError(f"precision is {precision!r}, expected one of {', '.join(PRICES)}")
+    prices, config = PRICES[precision], model.config
+    operations, samples, time_steps = count_operations(deploy(model), batches)
+    if not any(layer.macs_per_step for layer in operations):
+        raise ValueError("the network does nothing: 0 MAC is no price")
+    layers = tuple(_price(layer, config, prices) for layer in operations)
+    return EnergyReport(layers, time_steps, config.max_spikes, samples, prices, assumptions(prices))
 
 
-def _price(name: str, counter: _Counter, samples: int, max_spikes: int) -> LayerEnergy:
-    steps = counter.passes[name] / samples
-    macs_per_step = counter.macs[name]
-    if not counter.spiking[name]:
-        mac = macs_per_step * steps
-        pj = PJ_PER_MAC * mac  # the ANN's stem reads all T steps at once, as channels
-        return LayerEnergy(name, None, None, macs_per_step, mac, ac=0.0, snn_pj=pj, ann_pj=pj)
-    spikes_per_step = counter.input_sum[name] / counter.input_numel[name]
-    ac = macs_per_step * spikes_per_step * steps
+def _price(layer: LayerOperations, config: SpikeYOLOConfig, prices: Prices) -> LayerEnergy:
+    """Spikes accumulate; real values, and the levels of a quantised ANN, multiply in every step."""
+    counts = layer.spikes_per_step
+    most = 1 if config.activation == "lif" else config.max_spikes
+    accumulates = counts is not None and config.is_spiking
+    ac = layer.accumulates if accumulates else 0.0
+    mac = 0.0 if accumulates else layer.macs_per_step * layer.steps
+    # The ANN's stem reads all T steps at once, as channels; every other layer runs once.
+    ann_mac = mac if counts is None else layer.macs_per_step
+    ann_outputs = layer.outputs / layer.steps
+    states = 2 * layer.neurons * layer.steps if config.is_spiking else 0
+    value_pj = prices.bytes_per_value * prices.memory_pj_per_byte
     return LayerEnergy(
-        name,
-        spikes_per_step,
-        spikes_per_step / max_spikes,
-        macs_per_step,
-        mac=0.0,
-        ac=ac,
-        snn_pj=PJ_PER_AC * ac,
-        ann_pj=PJ_PER_MAC * macs_per_step,
+        layer.name,
+        counts,
+        None if counts is None else counts / most,
+        layer.macs_per_step,
+        mac,
+        ac,
+        ac_at_rate=layer.macs_per_step * (counts or 0.0) * layer.steps if accumulates else 0.0,
+        snn_pj=prices.mac_pj * mac + prices.ac_pj * ac,
+        ann_pj=prices.mac_pj * ann_mac,
+        snn_memory_pj=value_pj * (ac + mac + layer.outputs + states),
+        ann_memory_pj=value_pj * (ann_mac + ann_outputs),
     )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models.deploy import FOLDED_PAIRS
 from models.neuron import ILIFNode
+from models.spikeyolo import SpikeYOLO
 
 
 class SpikeDrivenConv(nn.Module):
@@ -37,17 +38,18 @@ class SpikeDrivenConv(nn.Module):
 
 
 @torch.no_grad()
-def spike_driven(deployed: nn.Module) -> nn.Module:
+def spike_driven(deployed: SpikeYOLO) -> SpikeYOLO:
     """The binary twin of `deploy(model)`, called the same way, equal up to rounding.
 
     Every convolution after a neuron runs on D binary slots per time step; the stem, which reads
-    events, stays as it is. Raises ValueError for a network that is not deployed, or has no
-    spiking neurons.
+    events, stays as it is. Raises ValueError for a network that is not deployed or not spiking.
     """
     if any(isinstance(module, nn.BatchNorm2d) for module in deployed.modules()):
         raise ValueError("the network has batch norms: pass deploy(model), not the model")
+    if not deployed.config.is_spiking:
+        found = f"activation {deployed.config.activation!r}"
+        raise ValueError(f"{found} has no spike-driven form, expected ilif or lif")
     twin = copy.deepcopy(deployed)
-    replaced = 0
     for block in list(twin.modules()):
         names = [conv for conv, _ in FOLDED_PAIRS.get(type(block), [])]
         neurons = [module for module in block.children() if isinstance(module, ILIFNode)]
@@ -55,7 +57,4 @@ def spike_driven(deployed: nn.Module) -> nn.Module:
             continue  # the stem
         for name in names:
             setattr(block, name, SpikeDrivenConv(getattr(block, name), neurons[0].max_spikes))
-            replaced += 1
-    if not replaced:
-        raise ValueError("the network has no spiking neurons: an ANN twin has no spike-driven form")
     return twin

@@ -17,7 +17,7 @@ from models.head import Detect
 from models.neuron import ILIFNode
 
 MAX_STRIDE = 32
-ACTIVATIONS = ("ilif", "relu")
+ACTIVATIONS = ("ilif", "lif", "qann", "relu")
 
 #: What a published layout changes, unless the caller says otherwise.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -49,7 +49,8 @@ class SpikeYOLOConfig:
         decay: Share of the membrane kept from one step to the next.
         input_scale: Factor on a neuron's input.
         detach_reset: Stop the gradient through the soft reset.
-        activation: "ilif" for the spiking network, "relu" for its ANN twin.
+        activation: "ilif", the integer neuron; "lif", binary, with every step shown D times;
+            "qann", its D + 1 levels without time or state; "relu", the ANN twin.
         backend: Which code runs the neuron: "auto", "torch" or "spikingjelly".
         variant: "coco" or "gen1", the published layout; gen1 has one block in layer 8, not three.
     """
@@ -76,6 +77,11 @@ class SpikeYOLOConfig:
             if getattr(self, name) not in known:
                 found = f"{name} is {getattr(self, name)!r}"
                 raise ValueError(f"{found}, expected one of {', '.join(known)}")
+
+    @property
+    def is_spiking(self) -> bool:
+        """Does it run in time, on spikes?"""
+        return self.activation in ("ilif", "lif")
 
 
 SIZES: dict[str, SpikeYOLOConfig] = {
@@ -104,10 +110,10 @@ def neuron_factory(config: SpikeYOLOConfig) -> Neuron:
     if config.activation == "relu":
         return nn.ReLU
     return partial(
-        ILIFNode,
-        config.max_spikes,
+        ILIFNode,  # in one pass from rest, as "qann" runs it, no more than round(clip(x, 0, D))
+        1 if config.activation == "lif" else config.max_spikes,
         config.decay,
-        config.input_scale,
+        1.0 if config.activation == "qann" else config.input_scale,
         config.detach_reset,
         config.backend,
     )
@@ -117,7 +123,7 @@ class SpikeYOLO(nn.Module):
     """x [T, B, C, H, W], H and W multiples of 32 -> raw maps [B, 64 + nc, H/s, W/s], s = 8, 16, 32.
 
     The same in training and evaluation. Neurons start from rest at every call, unless
-    `carry_state` is set, for streams. The ANN twin (activation "relu") sees its T steps once, as
+    `carry_state` is set, for streams. The ANN twins ("relu", "qann") see their T steps once, as
     T * C channels. Raises ValueError for an input of another shape.
     """
 
@@ -127,8 +133,7 @@ class SpikeYOLO(nn.Module):
         self.carry_state = False
         neuron = neuron_factory(config)
         c1, c2, c3, c4 = (round(c * config.width) for c in (128, 256, 512, 1024))
-        one_pass = config.activation == "relu"
-        in_channels = config.in_channels * (config.time_steps if one_pass else 1)
+        in_channels = config.in_channels * (1 if config.is_spiking else config.time_steps)
         last_blocks = 3 if config.variant == "coco" else 1
 
         def repeat(block: type[nn.Module], channels: int, ratio: int, times: int) -> nn.Sequential:
@@ -173,7 +178,10 @@ class SpikeYOLO(nn.Module):
         return maps
 
     def _detect(self, x: Tensor) -> list[Tensor]:
-        x = self.stage1(self.down1(x))
+        x = self.down1(x)
+        if self.config.activation == "lif":
+            x = x.repeat_interleave(self.config.max_spikes, dim=0)  # the stem runs once per step
+        x = self.stage1(x)
         p3 = self.stage2(self.down2(x))
         p4 = self.stage3(self.down3(p3))
         p5 = self.sppf(self.stage4(self.down4(p4)))
@@ -200,7 +208,7 @@ class SpikeYOLO(nn.Module):
         T, _B, _C, H, W = x.shape
         if H % MAX_STRIDE or W % MAX_STRIDE:
             raise ValueError(f"input is {H}x{W} px, expected multiples of {MAX_STRIDE}")
-        if config.activation == "ilif":
+        if config.is_spiking:
             return x
         if config.time_steps != T:
             raise ValueError(f"input has T={T}, the ANN twin was built for T={config.time_steps}")

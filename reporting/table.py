@@ -34,6 +34,8 @@ def energy_rows(energy: dict[str, Any]) -> list[tuple[str, str]]:
         ("energy", f"{energy['snn_mj']:.4f} mJ"),
         ("ANN-equivalent", f"{energy['ann_mj']:.4f} mJ"),
         ("ANN / this", f"{energy['ratio']:.2f}"),
+        ("with memory", f"{energy['snn_mj_with_memory']:.3f} mJ"),
+        ("ANN with memory", f"{energy['ann_mj_with_memory']:.3f} mJ"),
     ]
 
 

@@ -1,0 +1,145 @@
+"""Count what one inference does: hooks on the deployed network while real batches pass."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.neuron import ILIFNode
+from models.spikeyolo import SpikeYOLO
+
+
+@dataclass(frozen=True)
+class LayerOperations:
+    """One synapse layer in one inference of one sample, averaged over the samples seen.
+
+    Args:
+        name: Module name in the network.
+        steps: Passes through the layer: time steps, or 1 in a network without time.
+        macs_per_step: Multiply-accumulates of one dense pass, those with padding included.
+        spikes_per_step: Mean integer count of its input, in [0, D]; None for real values.
+        accumulates: Weights its spikes meet, all steps; one at the border meets fewer. 0 for
+            real values.
+        outputs: Numbers it computes, all steps.
+        neurons: Neurons it is fed by, each holding a state; 0 without spikes.
+        parameters: Its weights and biases.
+    """
+
+    name: str
+    steps: float
+    macs_per_step: float
+    spikes_per_step: float | None
+    accumulates: float
+    outputs: float
+    neurons: int
+    parameters: int
+
+
+class _Layer:
+    """What has passed one convolution so far."""
+
+    def __init__(self, name: str, conv: nn.Conv2d) -> None:
+        self.name, self.conv = name, conv
+        self.reads_spikes: bool | None = None
+        self.passes = self.elements = 0
+        self.spikes = self.accumulates = 0.0
+        self.macs_per_step = self.outputs_per_step = self.inputs_per_step = 0
+
+    def add(self, x: Tensor, output: Tensor, reads_spikes: bool) -> None:
+        if self.reads_spikes not in (None, reads_spikes):
+            raise ValueError(f"layer {self.name!r} reads spikes in one batch, not in another")
+        self.reads_spikes = reads_spikes
+        self.passes += len(x)
+        self.elements += x.numel()
+        self.outputs_per_step, self.inputs_per_step = output[0].numel(), x[0].numel()
+        self.macs_per_step = output[0].numel() * self.conv.weight[0].numel()
+        if reads_spikes:
+            counts = x.double().sum((0, 1))
+            self.spikes += counts.sum().item()
+            self.accumulates += (counts * fan_out(self.conv, x.shape[-2:])).sum().item()
+
+    def result(self, samples: int) -> LayerOperations:
+        steps = self.passes / samples
+        return LayerOperations(
+            self.name,
+            steps,
+            self.macs_per_step,
+            self.spikes / self.elements if self.reads_spikes else None,
+            self.accumulates / samples,
+            self.outputs_per_step * steps,
+            self.inputs_per_step if self.reads_spikes else 0,
+            sum(parameter.numel() for parameter in self.conv.parameters()),
+        )
+
+
+def fan_out(conv: nn.Conv2d, size_hw: Sequence[int]) -> Tensor:
+    """How many weights a spike at each pixel of an input channel meets, float64 [H, W]."""
+    H, W = size_hw
+    ones = torch.ones(1, 1, H, W, dtype=torch.float64, device=conv.weight.device)
+    kernel = torch.ones(1, 1, *conv.kernel_size, dtype=torch.float64, device=conv.weight.device)
+    with torch.enable_grad():
+        ones.requires_grad_(True)
+        reached = F.conv2d(ones, kernel, None, conv.stride, conv.padding, conv.dilation)
+        (places,) = torch.autograd.grad(reached.sum(), ones)
+    return places[0, 0] * (conv.out_channels // conv.groups)
+
+
+def refuse_unknown_layers(network: nn.Module) -> None:
+    """Every parameter must belong to a convolution, or its cost would be left out in silence."""
+    for name, module in network.named_modules():
+        owns = next(module.parameters(recurse=False), None) is not None
+        if owns and type(module) is not nn.Conv2d:
+            raise ValueError(f"cannot price layer {name!r}: {type(module).__name__} is not known")
+
+
+@torch.no_grad()
+def count_operations(
+    deployed: SpikeYOLO, batches: Iterable[Tensor]
+) -> tuple[tuple[LayerOperations, ...], int, int]:
+    """Run batches x [T, B, C, H, W] through a deployed network -> its layers, samples, T.
+
+    A layer reads spikes if its input is the very output of the neuron before it. Raises
+    ValueError for a weight layer that is not a convolution or that no batch reaches, for batches
+    that differ in T, and for no batches at all.
+    """
+    refuse_unknown_layers(deployed)
+    latest: list[Tensor] = []  # the last neuron's output, kept alive so that its storage is its own
+    layers: dict[str, _Layer] = {}
+    handles = []
+
+    def fired(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        latest[:] = [output]
+
+    def watch(layer: _Layer):  # type: ignore[no-untyped-def]
+        def convolved(conv: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            (x,) = inputs
+            storage = x.untyped_storage().data_ptr()
+            layer.add(x, output, any(s.untyped_storage().data_ptr() == storage for s in latest))
+
+        return convolved
+
+    for name, module in deployed.named_modules():
+        if isinstance(module, ILIFNode):
+            handles.append(module.register_forward_hook(fired))
+        elif isinstance(module, nn.Conv2d):
+            layers[name] = _Layer(name, module)
+            handles.append(module.register_forward_hook(watch(layers[name])))
+    samples, time_steps = 0, 0
+    try:
+        for x in batches:
+            if time_steps not in (0, x.shape[0]):
+                raise ValueError(f"batches differ in T: {time_steps} and {x.shape[0]}")
+            time_steps = x.shape[0]
+            samples += x.shape[1]
+            deployed(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not samples:
+        raise ValueError("no batches to measure energy on: expected at least one sample")
+    for layer in layers.values():
+        if not layer.passes:
+            raise ValueError(f"layer {layer.name!r} has weights but no batch reached it")
+    return tuple(layer.result(samples) for layer in layers.values()), samples, time_steps
