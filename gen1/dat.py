@@ -84,7 +84,11 @@ class DatReader:
 
     def read(self) -> np.ndarray:
         """All events, EVENT [n_events], with the times as stored (not repaired)."""
-        return decode(self.records, self.version)
+        return self.decode(0, self.n_events)
+
+    def decode(self, first: int, last: int) -> np.ndarray:
+        """Events first to last - 1, EVENT [n], with the times as stored (not repaired)."""
+        return decode(self.records[first:last], self.version)
 
     def window(self, start_us: int, end_us: int) -> np.ndarray:
         """Events with start_us <= repaired time < end_us, EVENT [n], times repaired.
@@ -93,7 +97,7 @@ class DatReader:
         """
         first = self.index_at(start_us)
         last = max(first, self.index_at(end_us))
-        events = decode(self.records[first:last], self.version)
+        events = self.decode(first, last)
         if not self.order.is_sorted and last > first:
             events["t"] = self._repaired_times(first, last)
         return events

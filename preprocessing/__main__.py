@@ -17,6 +17,7 @@ from gen1.recordings import list_recordings
 from gen1.spec import HEIGHT, WIDTH
 from preprocessing.build import Outcome, build
 from preprocessing.cache import read_manifest
+from preprocessing.estimate import Estimate, estimate
 from preprocessing.executors import (
     connect_to_cluster,
     make_executor,
@@ -76,6 +77,16 @@ def command_line() -> ArgumentParser:
     add("--downsample", type=int, default=1, help="sensor px per side of a cell: 1, 2 or 4")
     add("--height", type=int, default=HEIGHT, help="expected sensor height in px")
     add("--width", type=int, default=WIDTH, help="expected sensor width in px")
+    add("--every-ms", type=float, default=0.0, help="samples at this stride, not at label times")
+    add("--keep", default="", help="only label times with a box that counts: prophesee, ...")
+    add(
+        "--denoise-ms",
+        type=float,
+        default=0.0,
+        help="leave out events that no neighbour had before",
+    )
+    add("--hot-pixel-hz", type=float, default=0.0, help="leave out pixels with more events/s")
+    add("--dry-run", action="store_true", help="only say how long and how large it would be")
     add("--overwrite", action="store_true", help="replace files made with other settings")
     return parser
 
@@ -116,17 +127,30 @@ def verify_cache(arguments: Namespace) -> int:
     return 1 if bad else 0
 
 
-def preprocess(arguments: Namespace) -> list[Outcome]:
-    """Build the cache with a progress bar and print what was found."""
-    settings = HistogramSettings(
+def settings_of(arguments: Namespace) -> HistogramSettings:
+    """The settings that the command line asks for."""
+    return HistogramSettings(
         window_us=round(arguments.window_ms * 1000),
         time_steps=arguments.time_steps,
         representation=arguments.representation,
         downsample=arguments.downsample,
         height=arguments.height,
         width=arguments.width,
+        every_us=round(arguments.every_ms * 1000),
+        keep=arguments.keep,
+        denoise_us=round(arguments.denoise_ms * 1000),
+        hot_pixel_hz=arguments.hot_pixel_hz,
     )
-    recordings = list_recordings(arguments.input.absolute())
+
+
+def preprocess(arguments: Namespace) -> list[Outcome]:
+    """Build the cache with a progress bar and print what was found."""
+    settings = settings_of(arguments)
+    require_labels = not settings.every_us
+    recordings = list_recordings(arguments.input.absolute(), require_labels=require_labels)
+    if arguments.dry_run:
+        print(_forecast(estimate(recordings, settings), len(recordings), arguments.workers))
+        return []
     n_bytes = sum(recording.dat.stat().st_size for recording in recordings)
     executor, in_flight = choose_executor(arguments, len(recordings))
     outcomes = []
@@ -166,6 +190,15 @@ def choose_executor(arguments: Namespace, n_recordings: int) -> tuple[Executor, 
     return make_executor(arguments.workers), max(1, 2 * arguments.workers)
 
 
+def _forecast(expected: Estimate, n_recordings: int, workers: int) -> str:
+    """What --dry-run says."""
+    seconds = expected.seconds / max(1, workers)
+    return (
+        f"{n_recordings} recordings, about {expected.windows} windows: "
+        f"{expected.size_bytes / 2**20:.1f} MiB in {seconds:.0f} s with {max(1, workers)} workers"
+    )
+
+
 def _rates(outcomes: list[Outcome], seconds: float) -> str:
     made = [o.report for o in outcomes if o.report and not o.reused]
     windows = sum(report.windows for report in made)
@@ -181,7 +214,16 @@ def _findings(outcomes: list[Outcome]) -> str:
         f"{sum(r.windows for r in reports)} windows, "
         f"{sum(r.tally.events for r in reports)} events in them"
     ]
+    if any(r.windows for r in reports):
+        fewest = min(r.fewest_events for r in reports if r.windows)
+        medians = sorted(r.median_events for r in reports if r.windows)
+        lines.append(
+            f"events per window: {fewest} to {max(r.most_events for r in reports)}, "
+            f"{medians[len(medians) // 2]} in the median recording's median window"
+        )
     for count, meaning in (
+        (sum(r.empty_windows for r in reports), "windows without any event"),
+        (sum(r.tally.filtered for r in reports), "events left out as noise"),
         (sum(r.tally.out_of_frame for r in reports), "events out of frame, ignored"),
         (sum(r.tally.clipped for r in reports), "events beyond what their cell holds, clipped"),
         (sum(r.repaired_steps for r in reports), "steps back in time, repaired"),

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+
 from gen1.dat import DatReader
 from gen1.labels import read_boxes
+from gen1.protocol import PROTOCOLS
 from gen1.recordings import Recording
+from gen1.spec import BOX
 from preprocessing.cache import (
     MANIFEST,
     Manifest,
@@ -25,8 +29,9 @@ from preprocessing.cache import (
     writing,
 )
 from preprocessing.claim import claim
+from preprocessing.denoise import hot_pixels
 from preprocessing.histogram import EventTally, HistogramSettings, window_histogram
-from preprocessing.windows import label_times, label_windows
+from preprocessing.windows import label_times, label_windows, stride_times
 
 #: Events of the memory map that a worker keeps in memory at most, 64 MiB.
 MAX_MAPPED_EVENTS = 1 << 23
@@ -82,31 +87,50 @@ def build(
 
 def build_recording(recording: Recording, path: Path, settings: HistogramSettings) -> Report:
     """Write the cache file of one recording. Raises ValueError for a file that is not usable."""
-    assert recording.boxes is not None, "preprocessing lists labelled recordings only"
     sources = sources_of(recording)
     reader = open_recording(recording.dat, settings)
-    boxes = read_boxes(recording.boxes)
-    times_us = label_times(boxes)
-    tally, mapped = EventTally(), 0
+    boxes = read_boxes(recording.boxes) if recording.boxes else np.zeros(0, BOX)
+    times_us = sample_times(boxes, reader, settings)
+    hot = None
+    if settings.hot_pixel_hz:
+        hot = hot_pixels(reader, settings.height, settings.width, settings.hot_pixel_hz)
+    tallies, mapped = [], 0
     with create_cache(path, settings, sources, times_us, boxes) as cache:
         for i, (start_us, _) in enumerate(label_windows(times_us, settings.window_us)):
-            frames, counts = window_histogram(reader, int(start_us), settings)
+            frames, tally = window_histogram(reader, int(start_us), settings, hot)
             cache.write_sample(i, frames)
-            tally += counts
-            if tally.events - mapped > MAX_MAPPED_EVENTS:
+            tallies.append(tally)
+            mapped += tally.events
+            if mapped > MAX_MAPPED_EVENTS:
                 reader.release()
-                mapped = tally.events
-        order = reader.order
-        report = Report(
-            windows=len(times_us),
-            events=reader.n_events,
-            tally=tally,
-            repaired_steps=order.backward_steps,
-            wraps=order.wraps,
-            trailing_bytes=reader.trailing_bytes,
-        )
+                mapped = 0
+        report = make_report(reader, tallies)
         cache.write_report(report)
     return report
+
+
+def sample_times(boxes: np.ndarray, reader: DatReader, settings: HistogramSettings) -> np.ndarray:
+    """When the samples of a recording end, int64 [N] in us, ascending."""
+    if settings.every_us:
+        return stride_times(reader.duration_us, settings.every_us)
+    return label_times(boxes[PROTOCOLS[settings.keep].keep(boxes)] if settings.keep else boxes)
+
+
+def make_report(reader: DatReader, tallies: list[EventTally]) -> Report:
+    """What is worth knowing about a recording whose windows had these tallies."""
+    events = np.array([tally.events for tally in tallies] or [0])
+    return Report(
+        windows=len(tallies),
+        events=reader.n_events,
+        tally=sum(tallies, EventTally()),
+        repaired_steps=reader.order.backward_steps,
+        wraps=reader.order.wraps,
+        trailing_bytes=reader.trailing_bytes,
+        fewest_events=int(events.min()),
+        median_events=int(np.median(events)),
+        most_events=int(events.max()),
+        empty_windows=sum(tally.events == 0 for tally in tallies),
+    )
 
 
 def open_recording(path: Path, settings: HistogramSettings) -> DatReader:

@@ -65,7 +65,8 @@ class Report:
 
     `tally` sums over windows, so an event in two windows counts twice; `repaired_steps` are
     steps back in time, `wraps` overflows of the clock, both repaired as gen1.dat documents;
-    `trailing_bytes` is the length of a truncated last record, which was dropped.
+    `trailing_bytes` is the length of a truncated last record, which was dropped. The last
+    four say how many events a window has.
     """
 
     windows: int
@@ -74,6 +75,10 @@ class Report:
     repaired_steps: int = 0
     wraps: int = 0
     trailing_bytes: int = 0
+    fewest_events: int = 0
+    median_events: int = 0
+    most_events: int = 0
+    empty_windows: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,9 +91,8 @@ class Header:
 
 
 def sources_of(recording: Recording) -> tuple[Source, ...]:
-    """Identity of a labelled recording's two files, .dat first."""
-    assert recording.boxes is not None, "preprocessing lists labelled recordings only"
-    return Source.of(recording.dat), Source.of(recording.boxes)
+    """Identity of a recording's files, the events' first, then the labels' if there are any."""
+    return tuple(Source.of(path) for path in (recording.dat, recording.boxes) if path)
 
 
 class OutputError(OSError):

@@ -10,7 +10,9 @@ import numba
 import numpy as np
 
 from gen1.dat import ADDRESS_BITS, DatReader
+from gen1.protocol import PROTOCOLS
 from gen1.spec import HEIGHT, WIDTH
+from preprocessing.denoise import kept_events
 from preprocessing.windows import bin_edges
 
 REPRESENTATIONS = ("count", "last-polarity")
@@ -21,15 +23,18 @@ BLOCK = 2048  # events whose cells are computed at a time: 8 KiB, stays in the f
 
 @dataclass(frozen=True)
 class HistogramSettings:
-    """Everything that shapes the numbers of a histogram. Raises ValueError if impossible.
+    """Everything that shapes the samples of a cache. Raises ValueError if impossible.
 
     Args:
         window_us: events of [t - window_us, t) go into the sample at t, in us.
         time_steps: equal bins of the window, T.
         representation: "count" or "last-polarity".
         downsample: side of the square of sensor pixels that share a cell: 1, 2 or 4.
-        height: sensor height in px.
-        width: sensor width in px.
+        height, width: size of the sensor in px.
+        every_us: samples at multiples of this, in us; 0 takes the label times.
+        keep: protocol by which a label must count for its time to become a sample; "" takes all.
+        denoise_us: leave out events without a neighbour's in so many us before; 0 leaves none out.
+        hot_pixel_hz: leave out pixels with more events/s over the recording; 0 leaves none out.
     """
 
     window_us: int = 250_000
@@ -38,11 +43,22 @@ class HistogramSettings:
     downsample: int = 1
     height: int = HEIGHT
     width: int = WIDTH
+    every_us: int = 0
+    keep: str = ""
+    denoise_us: int = 0
+    hot_pixel_hz: float = 0.0
 
     def __post_init__(self) -> None:
         if self.representation not in REPRESENTATIONS:
             expected = " or ".join(REPRESENTATIONS)
             raise ValueError(f"representation is {self.representation!r}, expected {expected}")
+        if self.keep and self.keep not in PROTOCOLS:
+            raise ValueError(f"keep is {self.keep!r}, expected one of {', '.join(PROTOCOLS)}")
+        if self.keep and self.every_us:
+            raise ValueError("both every_us and keep were given, expected one: keep is of labels")
+        for name in ("every_us", "denoise_us", "hot_pixel_hz"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 (off) or more")
         _check(self.window_us, self.time_steps, self.height, self.width, self.downsample)
 
     @property
@@ -54,27 +70,29 @@ class HistogramSettings:
 
 @dataclass(frozen=True)
 class EventTally:
-    """Where the events of windows went; the three sum to the events read.
+    """Where the events of windows went; the four sum to the events read.
 
     `clipped` lie in the frame but beyond what their cell can hold: 255 events for `count`,
-    one per pixel for `last-polarity`.
+    one per pixel for `last-polarity`. `filtered` were left out as noise.
     """
 
     counted: int = 0
     clipped: int = 0
     out_of_frame: int = 0
+    filtered: int = 0
 
     def __add__(self, other: "EventTally") -> "EventTally":
         return EventTally(
             self.counted + other.counted,
             self.clipped + other.clipped,
             self.out_of_frame + other.out_of_frame,
+            self.filtered + other.filtered,
         )
 
     @property
     def events(self) -> int:
         """Events read."""
-        return self.counted + self.clipped + self.out_of_frame
+        return self.counted + self.clipped + self.out_of_frame + self.filtered
 
 
 def event_histogram(
@@ -131,27 +149,48 @@ def expand_last_polarity(frames: np.ndarray) -> np.ndarray:
 
 
 def window_histogram(
-    reader: DatReader, start_us: int, settings: HistogramSettings
+    reader: DatReader,
+    start_us: int,
+    settings: HistogramSettings,
+    hot: np.ndarray | None = None,
 ) -> tuple[np.ndarray, EventTally]:
     """One sample straight from the memory map: uint8 settings.frame_shape and its tally.
 
-    Equal to event_histogram or last_polarity of reader.window(), without decoding events.
+    Equal to event_histogram or last_polarity of reader.window(), without decoding events, and
+    without the noise that settings leave out. hot: bool [height, width], pixels to ignore.
     """
     edges_us = bin_edges(start_us, settings.window_us, settings.time_steps)
     edges = np.array([reader.index_at(int(t_us)) for t_us in edges_us], np.int64)
-    packed, located = reader.packed[edges[0] : edges[-1]], np.empty(BLOCK, np.uint32)
+    packed, edges = reader.packed[edges[0] : edges[-1]], edges - edges[0]
+    n_events = len(packed)
+    if settings.denoise_us or hot is not None:
+        hot = np.zeros((settings.height, settings.width), bool) if hot is None else hot
+        end_us = start_us + settings.window_us
+        kept = kept_events(reader, start_us, end_us, settings.denoise_us, hot)
+        packed, edges = packed[kept], np.append(0, np.cumsum(kept))[edges]
     frames = np.empty(settings.frame_shape, np.uint8)
+    counted, out_of_frame = _fill(frames, packed, edges, settings, ADDRESS_BITS[reader.version])
+    clipped = len(packed) - counted - out_of_frame
+    return frames, EventTally(counted, clipped, out_of_frame, n_events - len(packed))
+
+
+def _fill(
+    frames: np.ndarray,
+    packed: np.ndarray,
+    edges: np.ndarray,
+    settings: HistogramSettings,
+    address_bits: tuple[int, int],
+) -> tuple[int, int]:
+    """Write the histogram of packed events; returns the events counted and out of frame."""
     cells = frames.shape[2] * frames.shape[3]
     if settings.representation == "count":
         dtype = np.min_scalar_type(max(MAX_COUNT + 1, np.diff(edges).max()))
         fill, slab = _fill_counts, np.empty(2 * cells + 1, dtype)
     else:
         fill, slab = _fill_last_polarity, np.empty(cells + 1, np.uint8)
-    layout = (*ADDRESS_BITS[reader.version], settings.height, settings.width, settings.downsample)
-    counted, out_of_frame = fill(
-        packed, edges - edges[0], layout, located, slab, frames.reshape(settings.time_steps, -1)
-    )
-    return frames, EventTally(counted, len(packed) - counted - out_of_frame, out_of_frame)
+    layout = (*address_bits, settings.height, settings.width, settings.downsample)
+    located = np.empty(BLOCK, np.uint32)
+    return fill(packed, edges, layout, located, slab, frames.reshape(len(frames), -1))
 
 
 def _check(window_us: int, time_steps: int, height: int, width: int, downsample: int) -> None:

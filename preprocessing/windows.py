@@ -8,6 +8,11 @@ def label_times(boxes: np.ndarray) -> np.ndarray:
     return np.unique(boxes["t"]).astype(np.int64)
 
 
+def stride_times(duration_us: int, every_us: int) -> np.ndarray:
+    """Times every_us, 2 every_us, ... up to the end of a recording in us, int64 [N]."""
+    return np.arange(every_us, duration_us + 1, every_us, dtype=np.int64)
+
+
 def label_windows(times_us: np.ndarray, window_us: int) -> np.ndarray:
     """Windows [t - window_us, t) that end at the label times, int64 [N, 2] of (start, end).
 

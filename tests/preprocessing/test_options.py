@@ -1,0 +1,130 @@
+"""Options of `python -m preprocessing` beyond the size of a histogram."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gen1.dat import DatReader, write_dat
+from gen1.labels import read_boxes, write_boxes
+from gen1.spec import BOX, EVENT, HEIGHT, WIDTH
+from preprocessing.__main__ import main
+from preprocessing.cache import open_cache, read_header, read_manifest
+from preprocessing.dataset import HistogramDataset
+from preprocessing.geometry import Geometry
+from preprocessing.histogram import HistogramSettings, event_histogram
+from preprocessing.windows import stride_times
+
+
+def run(data: Path, cache: Path, *options: str) -> int:
+    return main(["--input", str(data), "--output", str(cache), *options])
+
+
+def test_strides_need_no_labels(tree, tmp_path):
+    data, cache = tree(train=1), tmp_path / "cache"
+    (data / "train" / "r0_bbox.npy").unlink()
+    assert run(data, cache) == 1
+    assert run(data, cache, "--every-ms", "200", "--window-ms", "100") == 0
+    events = DatReader(data / "train" / "r0_td.dat").read()
+    dataset = HistogramDataset(cache, "train", Geometry())
+    assert [dataset[i].t_us for i in range(len(dataset))] == [200_000, 400_000, 600_000, 800_000]
+    expected = event_histogram(events, 300_000, 100_000, 4, HEIGHT, WIDTH)
+    np.testing.assert_array_equal(dataset[1].frames[..., :HEIGHT, :WIDTH], expected)
+    assert len(dataset[1].targets) == len(dataset.labels("r0")) == 0
+
+
+@pytest.mark.parametrize(
+    ("duration_us", "expected"), [(0, []), (9, []), (10, [10]), (29, [10, 20]), (30, [10, 20, 30])]
+)
+def test_stride_times_end_with_the_recording(duration_us, expected):
+    assert stride_times(duration_us, 10).tolist() == expected
+
+
+def test_times_without_a_label_that_counts_are_left_out(tree, tmp_path):
+    data, cache = tree(train=1), tmp_path / "cache"
+    assert run(data, cache, "--keep", "prophesee") == 0
+    with open_cache(cache / "train" / "r0.h5") as file:
+        # 99999 and 349999 are within the skipped half second; 599999 has a large box
+        assert file["times_us"][:].tolist() == [599_999, 849_999]
+        np.testing.assert_array_equal(file["labels"][:], read_boxes(data / "train" / "r0_bbox.npy"))
+
+
+def test_noise_options_reach_the_frames_the_report_and_the_settings(tree, tmp_path, capsys):
+    data = tree(train=1)
+    for i, options in enumerate((["--denoise-ms", "5"], ["--hot-pixel-hz", "4"])):
+        cache = tmp_path / f"cache{i}"
+        assert run(data, cache, *options) == 0
+        filtered = int(
+            capsys.readouterr().out.split(" events left out as noise")[0].split("\n")[-1]
+        )
+        with open_cache(cache / "train" / "r0.h5") as file:
+            report = read_header(file).report
+            assert report.tally.filtered == filtered > 100
+            assert report.tally.counted == file["frames"][:].sum()
+    expected = replace(HistogramSettings(), hot_pixel_hz=4.0)
+    assert read_manifest(tmp_path / "cache1").settings == expected
+    assert run(data, tmp_path / "cache1") == 1
+    assert "hot_pixel_hz 4.0, expected 0.0" in capsys.readouterr().err
+
+
+def test_events_per_window_are_reported(tree, tmp_path, capsys):
+    data = tree(train=1)
+    path = data / "train" / "r0_td.dat"
+    events = DatReader(path).read()
+    write_dat(path, events[events["t"] < 550_000], HEIGHT, WIDTH)
+    assert run(data, tmp_path / "cache") == 0
+    times_us = np.array([99_999, 349_999, 599_999, 849_999])
+    t_us = DatReader(path).read()["t"]
+    counts = [int(((t_us >= end - 250_000) & (t_us < end)).sum()) for end in times_us]
+    text = capsys.readouterr().out
+    assert f"events per window: 0 to {max(counts)}, {int(np.median(counts))} in the" in text
+    assert "1 windows without any event" in text
+    report = read_manifest(tmp_path / "cache").recordings["train"]["r0"]
+    names = ("fewest_events", "median_events", "most_events", "empty_windows")
+    assert [report[name] for name in names] == [0, int(np.median(counts)), max(counts), 1]
+
+
+def test_a_dry_run_writes_nothing_and_knows_the_size(tree, tmp_path, capsys):
+    data, cache = tree(train=4, val=2), tmp_path / "cache"
+    assert run(data, cache, "--dry-run") == 0
+    text = capsys.readouterr().out
+    assert not cache.exists()
+    assert text.startswith("6 recordings, about 24 windows: ")
+    assert run(data, cache) == 0
+    size = sum(path.stat().st_size for path in cache.rglob("*.h5"))
+    assert float(text.split(": ")[1].split(" MiB")[0]) == pytest.approx(
+        size / 2**20, rel=0.02, abs=0.1
+    )
+
+
+def test_a_cache_made_before_an_option_existed_is_one_without_it(tree, tmp_path):
+    data, cache = tree(train=1), tmp_path / "cache"
+    assert run(data, cache) == 0
+    manifest = json.loads((cache / "manifest.json").read_text())
+    for name in ("every_us", "keep", "denoise_us", "hot_pixel_hz"):
+        del manifest["settings"][name]
+    (cache / "manifest.json").write_text(json.dumps(manifest))
+    assert read_manifest(cache).settings == HistogramSettings()
+
+
+def test_the_1_mpx_layout_at_half_resolution(tmp_path):
+    rng = np.random.default_rng(0)
+    events = np.zeros(5000, EVENT)
+    events["t"] = np.sort(rng.integers(0, 300_000, 5000))
+    events["x"], events["y"] = rng.integers(0, 1280, 5000), rng.integers(0, 720, 5000)
+    folder = tmp_path / "data" / "train"
+    folder.mkdir(parents=True)
+    write_dat(folder / "m_td.dat", events, 720, 1280)
+    boxes = np.zeros(1, BOX)
+    boxes[0] = (280_000, 100, 200, 300, 250, 1, 1, 0)
+    write_boxes(folder / "m_bbox.npy", boxes, layout="1mpx")
+    size = ("--height", "720", "--width", "1280", "--downsample", "2")
+    assert run(tmp_path / "data", tmp_path / "cache", *size) == 0
+    geometry = Geometry(720, 1280, downsample=2)
+    dataset = HistogramDataset(tmp_path / "cache", "train", geometry)
+    assert dataset[0].frames.shape == (4, 2, 384, 640)
+    expected = event_histogram(events, 30_000, 250_000, 4, 720, 1280, downsample=2)
+    np.testing.assert_array_equal(dataset[0].frames[..., :360, :], expected)
+    assert dataset[0].targets.tolist() == [[1, 50, 100, 200, 225]]
