@@ -2,6 +2,8 @@
 
 import json
 import sys
+import time
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,11 +23,18 @@ from gen1.protocol import PROTOCOLS
 from gen1.spec import BOX, CLASSES
 from models.checkpoint import Checkpoint, load_model
 from models.decode import decode, non_max_suppression
+from models.deploy import deploy
 from models.energy import EnergyReport, measure_energy
-from models.spikeyolo import SpikeYOLOConfig
+from models.spikeyolo import SpikeYOLO, SpikeYOLOConfig
 from preprocessing.dataset import Batch, HistogramDataset, collate, input_geometry
 from preprocessing.geometry import Geometry, Letterbox
 from preprocessing.histogram import HistogramSettings
+from reporting.compare import (
+    accuracy_over_energy,
+    comparison_table,
+    read_metrics,
+    refuse_unequal,
+)
 from reporting.provenance import commit, environment
 from reporting.report import write_report
 from reporting.table import results_table
@@ -189,11 +198,34 @@ def energy_frames(
         yield batch.to(device).network_input()
 
 
+@torch.no_grad()
+def latency_ms(model: SpikeYOLO, x: torch.Tensor, passes: int = 20) -> float:
+    """Median time of one deployed forward of one sample x [T, 1, C, H, W], in ms."""
+    deployed = deploy(model)
+    times = []
+    for _ in range(passes):
+        started = time.perf_counter()
+        deployed(x)
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+        times.append(1e3 * (time.perf_counter() - started))
+    return float(np.median(times))
+
+
+def recordings_crc32(dataset: HistogramDataset) -> int:
+    """Tells which recordings and labels were scored, whatever the histograms."""
+    checksum = 0
+    for name in dataset.recordings:
+        checksum = zlib.crc32(dataset.labels(name).tobytes(), zlib.crc32(name.encode(), checksum))
+    return checksum
+
+
 def metrics_of(
     config: EvalConfig,
     checkpoint: Checkpoint,
     scores: dict[str, DetectionMetrics],
     energy: EnergyReport,
+    measured: dict[str, Any],
 ) -> dict[str, Any]:
     """Everything measured and the rule behind every number, as plain data for metrics.json."""
     headline = scores[config.protocol]
@@ -222,6 +254,7 @@ def metrics_of(
             for name, metrics in scores.items()
         },
         "energy": energy.as_dict(),
+        **measured,
         "detect": asdict(config.detect),
         "network": asdict(checkpoint.config),
         "trained": {key: checkpoint.meta.get(key) for key in ("epoch", "seed", "commit")},
@@ -245,7 +278,13 @@ def run(config: EvalConfig) -> dict[str, Any]:
     detections = detect(model, dataset, config.detect, config.batch_size, config.workers, device)
     scores = {name: score(dataset, detections, name) for name in PROTOCOLS}
     energy = measure_energy(model, energy_frames(dataset, config, device))
-    metrics = metrics_of(config, checkpoint, scores, energy)
+    measured = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "latency_ms": latency_ms(model, collate([dataset[0]]).to(device).network_input()),
+        "device": str(device),
+        "recordings_crc32": recordings_crc32(dataset),
+    }
+    metrics = metrics_of(config, checkpoint, scores, energy, measured)
 
     (config.output / "detections").mkdir(parents=True, exist_ok=True)
     for name, boxes in detections.items():
@@ -268,8 +307,45 @@ def command_line() -> ArgumentParser:
     return parser
 
 
+def compare_line() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="eval_gen1.py --compare",
+        description="One table and one picture of several evaluations of the same recordings.",
+    )
+    parser.add_argument("--compare", nargs="+", type=Path, required=True, help="evaluated runs")
+    parser.add_argument("--protocol", default="prophesee", help="rule of the mAP in the picture")
+    parser.add_argument("--output", type=Path, help="directory for compare.md and compare.png")
+    return parser
+
+
+def compare(argv: Sequence[str]) -> None:
+    """Print the comparison; write it to --output if one is given."""
+    arguments = compare_line().parse_args(argv)
+    if arguments.protocol not in PROTOCOLS:
+        known = ", ".join(PROTOCOLS)
+        raise ValueError(f"protocol is {arguments.protocol!r}, expected one of {known}")
+    runs = {str(path): read_metrics(path) for path in arguments.compare}
+    refuse_unequal(runs)
+    first, *others = [arguments.protocol, *(set(PROTOCOLS) - {arguments.protocol})]
+    tables = "\n\n".join(comparison_table(runs, protocol) for protocol in (first, *others))
+    print(tables)
+    if arguments.output:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        with atomic_write(arguments.output / "compare.md") as file:
+            file.write(tables.encode() + b"\n")
+        accuracy_over_energy(runs, first).savefig(arguments.output / "compare.png", dpi=120)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if "--compare" in argv:
+        try:
+            compare(argv)
+        except (ValueError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        return 0
     parser = command_line()
     arguments = parser.parse_args(argv)
     arguments.pop("config", None)

@@ -22,7 +22,8 @@ def results_table(metrics: dict[str, Any], classes: tuple[str, ...]) -> str:
     detection = "\n".join(f"  {row[0]:<18}" + "".join(f"{v:>14}" for v in row[1:]) for row in rows)
 
     priced = "\n".join(f"  {name:<18}{value:>14}" for name, value in energy_rows(energy))
-    return f"{title}\n\n{detection}\n\nper inference\n{priced}"
+    health = "".join(f"\n\nwarning: {sentence}" for sentence in firing_health(energy))
+    return f"{title}\n\n{detection}\n\nper inference\n{priced}{health}"
 
 
 def energy_rows(energy: dict[str, Any]) -> list[tuple[str, str]]:
@@ -36,6 +37,25 @@ def energy_rows(energy: dict[str, Any]) -> list[tuple[str, str]]:
         ("ANN / this", f"{energy['ratio']:.2f}"),
         ("with memory", f"{energy['snn_mj_with_memory']:.3f} mJ"),
         ("ANN with memory", f"{energy['ann_mj_with_memory']:.3f} mJ"),
+    ]
+
+
+SILENT, SATURATED = 0.001, 0.9
+
+
+def firing_health(energy: dict[str, Any]) -> list[str]:
+    """Sentences naming layers whose input hardly ever fires, or fires nearly all it can."""
+    rates = {
+        la["name"]: la["firing_rate"] for la in energy["layers"] if la["firing_rate"] is not None
+    }
+    found = {
+        f"below {SILENT:.1%}": [name for name, rate in rates.items() if rate < SILENT],
+        f"above {SATURATED:.0%}": [name for name, rate in rates.items() if rate > SATURATED],
+    }
+    return [
+        f"{len(names)} of {len(rates)} layers read spikes at a rate {rule}: {', '.join(names)}"
+        for rule, names in found.items()
+        if names
     ]
 
 

@@ -13,6 +13,7 @@ from models import build_model
 from models.checkpoint import load_checkpoint, save_checkpoint
 from preprocessing.cache import read_manifest
 from preprocessing.geometry import Geometry
+from reporting.table import firing_health
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,41 @@ def test_the_report_is_one_self_contained_page(evaluated):
     assert page.count("data:image/png;base64,") == 4
     assert "http" not in page.replace("https://www.w3.org", "")
     assert len(list((config.output / "report").glob("*.png"))) == 4
+
+
+def test_evaluations_of_the_same_recordings_are_compared(evaluated, tmp_path, capsys):
+    config, metrics = evaluated
+    out = tmp_path / "compared"
+    runs = [str(config.output), str(config.output)]
+    assert main(["--compare", *runs, "--protocol", "all-boxes", "--output", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "protocol all-boxes" in printed
+    assert "protocol prophesee" in printed
+    assert f"| {metrics['energy']['snn_mj']:.3f} |" in printed
+    assert (out / "compare.md").read_text() == printed
+    assert (out / "compare.png").stat().st_size > 0
+
+
+def test_evaluations_of_other_recordings_are_not_compared(evaluated, tmp_path, capsys):
+    config, metrics = evaluated
+    for key, value in (("split", "val"), ("recordings_crc32", 1)):
+        other = tmp_path / key
+        other.mkdir()
+        (other / "metrics.json").write_text(json.dumps({**metrics, key: value}))
+        assert main(["--compare", str(config.output), str(other)]) == 1
+        assert f"{other}: {key} is {value}, that of" in capsys.readouterr().err
+    assert main(["--compare", str(tmp_path)]) == 1
+    assert "holds no metrics.json" in capsys.readouterr().err
+
+
+def test_silent_and_saturated_layers_are_named():
+    layers = [
+        {"name": name, "firing_rate": rate}
+        for name, rate in (("a", 0.0), ("b", 0.5), ("c", 0.95), ("stem", None))
+    ]
+    silent, saturated = firing_health({"layers": layers})
+    assert silent == "1 of 3 layers read spikes at a rate below 0.1%: a"
+    assert saturated == "1 of 3 layers read spikes at a rate above 90%: c"
 
 
 def test_boxes_return_to_sensor_pixels():
