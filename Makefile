@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 DEMO := demo
 
 demo: $(READY)
-	$(BIN)/python -m gen1.synthetic $(DEMO)/recordings --train 24 --val 6 --test 6 --seconds 10 --seed 0
+	$(BIN)/python -m gen1.synthetic $(DEMO)/recordings --train 56 --val 10 --test 12 --seconds 5 --seed 0
 	$(BIN)/python -m preprocessing --input $(DEMO)/recordings --output $(DEMO)/cache --time-steps 2 --downsample 2
 	$(BIN)/python train_gen1.py --config configs/demo.yaml --cache $(DEMO)/cache --output $(DEMO)/run
 	$(BIN)/python eval_gen1.py --checkpoint $(DEMO)/run --cache $(DEMO)/cache --output $(DEMO)/run/test
