@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jsonargparse import ActionConfigFile, ArgumentParser
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 from tqdm import tqdm
 
 from gen1.atomic import atomic_write
@@ -154,10 +154,16 @@ def detect(
     batch_size: int,
     workers: int,
     device: torch.device,
+    shard: tuple[int, int] = (0, 1),
 ) -> Detections:
-    """Boxes found at every label time: recording -> BOX [n] in sensor px, ordered by time."""
+    """Boxes found at every label time: recording -> BOX [n] in sensor px, ordered by time.
+
+    `shard` (k, n) takes every n-th batch from the k-th on, so that n processes share the work.
+    """
     found: dict[str, list[np.ndarray]] = {name: [] for name in dataset.recordings}
-    loader = batches(dataset, batch_size, workers)
+    first, step = shard
+    mine = list(BatchSampler(range(len(dataset)), batch_size, drop_last=False))[first::step]
+    loader = batches(dataset, 1, workers, batch_sampler=mine)
     model.eval()
     for batch in tqdm(loader, "detecting", unit="batch", leave=False, disable=None):
         boxes, scores = decode([m.float() for m in model(batch.to(device).network_input())])

@@ -1,5 +1,6 @@
 """Detection loss: box overlap, class scores and the distribution of box sides."""
 
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
 import torch
@@ -39,7 +40,8 @@ class DetectionLoss(nn.Module):
 
     maps: [B, 64 + nc, H/s, W/s], s = 8, 16, 32. targets: [M, 6] rows (image, class, x1, y1, x2,
     y2) in network px; M may be 0. Returns (total, items): items = (box, cls, dfl) after gains,
-    detached; total = sum(items) * B, the figure to call backward on.
+    detached; total = sum(items) * B, the figure to call backward on. With `sum_over_ranks`,
+    normaliser and B are those of all processes, and the results are this one's share of the sum.
     Raises ValueError for targets of another shape, an unknown class or image.
     Source: SpikeYOLO, ECCV 2024; Li et al., "Generalized Focal Loss", NeurIPS 2020.
     """
@@ -49,8 +51,10 @@ class DetectionLoss(nn.Module):
         num_classes: int,
         gains: LossGains = LossGains(),
         assigner: TaskAlignedAssigner = PUBLISHED_ASSIGNER,
+        sum_over_ranks: Callable[[Tensor], Tensor] = lambda totals: totals,
     ) -> None:
         super().__init__()
+        self.sum_over_ranks = sum_over_ranks
         self.num_classes = num_classes
         self.gains = gains
         self.assigner = assigner
@@ -70,11 +74,13 @@ class DetectionLoss(nn.Module):
             gt_xyxy,
             gt_valid,
         )
-        normaliser = assigned.scores.sum().clamp(min=1)
+        scores = assigned.scores.sum()
+        normaliser, images = self.sum_over_ranks(torch.stack((scores, scores.new_full((), B))))
         cls = F.binary_cross_entropy_with_logits(class_logits, assigned.scores, reduction="sum")
         box, dfl = self._box_terms(side_logits, boxes, points, strides, assigned)
-        items = torch.stack((box, cls, dfl)) / normaliser * boxes.new_tensor(astuple(self.gains))
-        return items.sum() * B, items.detach()
+        items = torch.stack((box, cls, dfl)) / normaliser.clamp(min=1)
+        items = items * boxes.new_tensor(astuple(self.gains))
+        return items.sum() * images, items.detach()
 
     def _box_terms(
         self,
