@@ -4,6 +4,7 @@ CuPy is imported inside the functions only: nobody without a GPU needs it.
 """
 
 import functools
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ SOURCE = Path(__file__).with_name("ilif.cu")
 THREADS = 128  # per block
 OWNED = 8  # neurons per thread
 VECTOR_BYTES = 16  # one memory access
+
+CUPY_INSTALLED = importlib.util.find_spec("cupy") is not None
 
 #: torch's dtype -> (its name in ilif.cu, the dtype of membranes)
 SCALARS = {
@@ -33,22 +36,9 @@ def obstacle(device_type: str) -> str | None:
     """Why the kernels cannot run on tensors of this device, as a clause; None if they can."""
     if device_type != "cuda":
         return f"the tensor is on the {device_type}, not on a CUDA device"
-    return cupy_obstacle()
-
-
-@torch.compiler.assume_constant_result
-@functools.cache
-def cupy_obstacle() -> str | None:
-    try:
-        import cupy
-    except ImportError as error:
-        return f"CuPy cannot be imported ({error}); pip install cupy-cuda12x or cupy-cuda13x"
-    try:
-        devices = cupy.cuda.runtime.getDeviceCount()
-        cupy.cuda.nvrtc.getVersion()
-    except Exception as error:  # the driver's and the dynamic loader's own types
-        return f"CuPy finds no working CUDA driver and compiler ({error})"
-    return None if devices else "CuPy finds no CUDA device"
+    if not CUPY_INSTALLED:
+        return "CuPy is not installed (pip install cupy-cuda12x, or cupy-cuda13x)"
+    return None
 
 
 def blocks(neurons: int) -> int:
@@ -93,10 +83,18 @@ def options(scalar: str, time_steps: int, vectorised: bool) -> tuple[str, ...]:
 
 @functools.cache
 def compiled(kernel: str, scalar: str, time_steps: int, vectorised: bool) -> Kernel:
-    import cupy
-
+    """Raises ValueError if CuPy, its compiler or the driver fails."""
     given = options(scalar, time_steps, vectorised)
-    return cupy.RawModule(code=SOURCE.read_text(), options=given).get_function(kernel)
+    try:
+        import cupy
+
+        return cupy.RawModule(code=SOURCE.read_text(), options=given).get_function(kernel)
+    except Exception as error:  # of CuPy, of the compiler, of the driver, of the dynamic loader
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"backend 'cupy' cannot run: {type(error).__name__} from CuPy ({reason}); "
+            "backend 'spikingjelly' needs none"
+        ) from error
 
 
 @contextmanager

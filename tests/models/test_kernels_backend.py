@@ -14,33 +14,24 @@ from models.kernels import launch
 from models.neuron import ILIFNode
 
 
-@pytest.fixture
-def cupy(monkeypatch):
-    """A stand-in for the CuPy package, with one device; nothing of it can launch."""
-    package = types.SimpleNamespace(
-        cuda=types.SimpleNamespace(
-            runtime=types.SimpleNamespace(getDeviceCount=lambda: 1),
-            nvrtc=types.SimpleNamespace(getVersion=lambda: (12, 9)),
-        )
-    )
-    monkeypatch.setitem(sys.modules, "cupy", package)
-    launch.cupy_obstacle.cache_clear()
-    yield package
-    launch.cupy_obstacle.cache_clear()
-
-
-@pytest.fixture
-def no_cupy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", None)
-    launch.cupy_obstacle.cache_clear()
-    yield
-    launch.cupy_obstacle.cache_clear()
-
-
 def cuda_input() -> torch.Tensor:
     """A tensor that claims to be on a GPU and holds nothing."""
     with FakeTensorMode():
         return torch.empty(2, 3, device="cuda")
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """A stand-in for the CuPy package that can do nothing until a test gives it something."""
+    package = types.ModuleType("cupy")
+    monkeypatch.setitem(sys.modules, "cupy", package)
+    monkeypatch.setattr(launch, "CUPY_INSTALLED", True)
+    return package
+
+
+@pytest.fixture
+def no_cupy(monkeypatch):
+    monkeypatch.setattr(launch, "CUPY_INSTALLED", False)
 
 
 def test_auto_on_a_cpu_is_torch(cupy):
@@ -59,23 +50,38 @@ def test_auto_on_a_gpu_without_cupy_is_spikingjelly_where_it_can(no_cupy):
 def test_cupy_is_refused_where_it_cannot_run(no_cupy):
     with pytest.raises(ValueError, match=r"^backend 'cupy' cannot run: the tensor is on the cpu"):
         ILIFNode(backend="cupy")(torch.zeros(2, 3))
-    with pytest.raises(ValueError, match=r"CuPy cannot be imported .*pip install cupy-cuda12x"):
+    with pytest.raises(ValueError, match=r"CuPy is not installed \(pip install cupy-cuda12x"):
         ILIFNode(backend="cupy")._backend_for(cuda_input())
 
 
 def test_a_missing_driver_is_one_sentence(cupy):
-    def no_driver():
-        raise RuntimeError("CUDA driver version is insufficient")
+    def without_driver(**_options):
+        raise OSError("cudaErrorInsufficientDriver:\n CUDA driver version is insufficient")
 
-    cupy.cuda.runtime.getDeviceCount = no_driver
-    with pytest.raises(ValueError, match=r"no working CUDA driver .*version is insufficient\)$"):
-        ILIFNode(backend="cupy")._backend_for(cuda_input())
+    cupy.RawModule = without_driver
+    sentence = r"^backend 'cupy' cannot run: OSError .*Driver: CUDA driver version is insufficient"
+    with pytest.raises(ValueError, match=sentence):
+        launch.compiled("ilif_forward", "float", 3, True)
 
 
-def test_a_machine_without_devices_is_one_sentence(cupy):
-    cupy.cuda.runtime.getDeviceCount = lambda: 0
-    with pytest.raises(ValueError, match=r"cannot run: CuPy finds no CUDA device$"):
-        ILIFNode(backend="cupy")._backend_for(cuda_input())
+def test_cupy_gets_the_source_and_its_options_once(cupy):
+    built = []
+
+    class RawModule:
+        def __init__(self, code, options):
+            built.append((code, options))
+
+        def get_function(self, name):
+            return name
+
+    cupy.RawModule = RawModule
+    launch.compiled.cache_clear()
+    for _ in range(2):
+        assert launch.compiled("ilif_backward", "Half", 5, False) == "ilif_backward"
+    launch.compiled.cache_clear()
+    ((code, options),) = built
+    assert "ilif_backward" in code
+    assert {"-DSCALAR=Half", "-DTIME_STEPS=5", "-DVECTORISED=0", "--fmad=false"} <= set(options)
 
 
 def test_a_cpu_never_imports_cupy():

@@ -1,0 +1,101 @@
+"""What benchmark scripts share: timing on either device, where a figure was made, its files."""
+
+import datetime
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reporting.provenance import commit, environment
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def median_ms(call: Callable[[], object], device: torch.device, seconds: float) -> float:
+    """Median time of one call, over some `seconds` of calls after as long a warm-up."""
+    warm_up: list[float] = []
+    while sum(warm_up) < 1e3 * seconds or not warm_up:
+        warm_up.append(one_call_ms(call, device))
+    times: list[float] = []
+    while sum(times) < 1e3 * seconds or not times:
+        times.append(one_call_ms(call, device))
+    return statistics.median(times)
+
+
+def one_call_ms(call: Callable[[], object], device: torch.device) -> float:
+    """On a GPU the time between two events in its stream, else the time of the clock."""
+    if device.type != "cuda":
+        start = time.perf_counter()
+        call()
+        return 1e3 * (time.perf_counter() - start)
+    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    before.record()
+    call()
+    after.record()
+    after.synchronize()
+    return before.elapsed_time(after)
+
+
+def hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]} ({torch.get_num_threads()} threads)" if names else platform.processor()
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Hardware, date, commit and versions: what a figure needs beside it."""
+    packages = environment()
+    for name in ("triton", "cupy-cuda12x", "cupy-cuda13x"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    if device.type == "cuda":
+        packages["cuda"] = str(torch.version.cuda)
+        packages["driver"] = driver_version()
+    return {
+        "hardware": hardware(device),
+        "date": datetime.date.today().isoformat(),
+        "commit": commit(),
+        "environment": packages,
+    }
+
+
+def driver_version() -> str:
+    path = Path("/proc/driver/nvidia/version")
+    return path.read_text().splitlines()[0] if path.exists() else "unknown"
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of equal keys as a markdown table; floats to three significant digits, None as -."""
+
+    def cell(value: Any) -> str:
+        if value is None:
+            return "-"
+        return f"{value:#.3g}".rstrip(".") if isinstance(value, float) else str(value)
+
+    keys = list(rows[0])
+    lines = ["| " + " | ".join(keys) + " |", "|" + " --- |" * len(keys)]
+    lines += ["| " + " | ".join(cell(row[key]) for key in keys) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def write(theme: str, result: dict[str, Any], device: torch.device, folder: Path) -> Path:
+    """`folder`/theme_device_date.json and .md; `result` holds question and rows of a table."""
+    made = {"question": result["question"], **provenance(device), **result}
+    packages = ", ".join(f"{name} {text}" for name, text in made["environment"].items())
+    head = f"# {made['question']}\n\n{made['hardware']}, {made['date']}, commit {made['commit']}\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / f"{theme}_{device.type}_{made['date']}"
+    stem.with_suffix(".json").write_text(json.dumps(made, indent=1) + "\n")
+    stem.with_suffix(".md").write_text(f"{head}({packages}).\n\n{table(made['rows'])}")
+    return stem.with_suffix(".md")
