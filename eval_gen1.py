@@ -71,7 +71,7 @@ class EvalConfig:
         workers: Processes that read the cache; 0 reads in this one.
         device: "auto", "cpu" or "cuda".
         energy_samples: Samples over which spikes are counted; 0 counts all of the split.
-        pictures: Label times drawn in the report.
+        pictures: Label times drawn in the report of each kind: evenly spread, best, worst.
         detect: Thresholds of the detections.
     """
 

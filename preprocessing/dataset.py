@@ -178,6 +178,16 @@ class HistogramDataset(Dataset[Sample]):
         """Draw other augmentations from now on; workers that already run see it too."""
         self._epoch.fill_(epoch)
 
+    @property
+    def label_times(self) -> list[tuple[str, int]]:
+        """Recording and time in us of every sample, in order."""
+        return [(self.recordings[i], t_us) for i, _, t_us in self._index.tolist()]
+
+    def histogram(self, index: int) -> np.ndarray:
+        """The cached frames of a sample as they are, uint8 [T, 2, H, W]."""
+        recording, row, _ = self._index[index].tolist()
+        return self._read(recording, row)
+
     def labels(self, name: str) -> np.ndarray:
         """All boxes of a recording as labelled, BOX [n] in sensor px, for scoring."""
         return self._labels[name].copy()

@@ -14,10 +14,10 @@ from gen1.coco import DetectionMetrics
 from gen1.spec import CLASSES
 from models.energy import EnergyReport
 from preprocessing.dataset import HistogramDataset
+from reporting.examples import at, pick_examples, shown
 from reporting.pictures import draw_detections, energy_per_layer, firing_rates, precision_recall
 from reporting.table import results_table
 
-SHOWN_SCORE = 0.3
 COLUMNS = 3
 
 PAGE = """<!doctype html>
@@ -48,9 +48,11 @@ def write_report(
 ) -> None:
     """Write report.html, self-contained, and its pictures as PNG into `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
+    score = scores[metrics["protocol"]]
+    examples = pick_examples(dataset, detections, score.protocol, pictures)
     figures = {
-        "Detections": detections_figure(dataset, detections, pictures),
-        "Precision and recall": precision_recall(scores[metrics["protocol"]]),
+        **{title: detections_figure(dataset, detections, c) for title, c in examples.items()},
+        "Precision and recall": precision_recall(score),
         "Firing rate per layer": firing_rates(energy),
         "Energy per layer": energy_per_layer(energy),
     }
@@ -76,23 +78,22 @@ def write_report(
 
 
 def detections_figure(
-    dataset: HistogramDataset, detections: dict[str, np.ndarray], pictures: int
+    dataset: HistogramDataset, detections: dict[str, np.ndarray], chosen: list[int]
 ) -> Figure:
-    """Label times spread evenly over the split; labels dashed, detections of score >= 0.3."""
-    chosen = np.linspace(0, len(dataset) - 1, min(max(pictures, 1), len(dataset))).astype(int)
-    rows = -(-len(chosen) // COLUMNS)
+    """Chosen samples: labels dashed, detections of score >= 0.3 with class and score."""
+    rows = max(-(-len(chosen) // COLUMNS), 1)
     figure = Figure(figsize=(11, 3.1 * rows), layout="constrained")
-    axes = figure.subplots(rows, COLUMNS, squeeze=False).flat
-    scale = dataset.settings.downsample
-    height, width = dataset.settings.frame_shape[-2:]
+    axes = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     for index, axis in zip(chosen, axes, strict=False):
-        sample = dataset[int(index)]
-        labels, found = dataset.labels(sample.recording), detections[sample.recording]
-        labels = labels[labels["t"] == sample.t_us]
-        found = found[(found["t"] == sample.t_us) & (found["class_confidence"] >= SHOWN_SCORE)]
-        frames = sample.frames.numpy()[..., :height, :width]
-        title = f"{sample.recording}, {sample.t_us / 1e6:.2f} s"
-        draw_detections(axis, frames, scale, labels, found, title)
-    for axis in list(axes)[len(chosen) :]:
+        name, t_us = dataset.label_times[index]
+        draw_detections(
+            axis,
+            dataset.histogram(index),
+            dataset.settings.downsample,
+            at(dataset.labels(name), t_us),
+            shown(detections[name], t_us),
+            f"{name}, {t_us / 1e6:.2f} s",
+        )
+    for axis in axes[len(chosen) :]:
         axis.set_axis_off()
     return figure

@@ -9,10 +9,12 @@ import torch
 
 from eval_gen1 import EvalConfig, as_boxes, main, run
 from gen1.labels import read_boxes
+from gen1.spec import BOX
 from models import build_model
 from models.checkpoint import load_checkpoint, save_checkpoint
 from preprocessing.cache import read_manifest
 from preprocessing.geometry import Geometry
+from reporting.examples import f1_score
 from reporting.table import firing_health
 
 
@@ -68,9 +70,9 @@ def test_detections_are_written_for_other_evaluators(evaluated):
 def test_the_report_is_one_self_contained_page(evaluated):
     config, _ = evaluated
     page = (config.output / "report" / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 6
     assert "http" not in page.replace("https://www.w3.org", "")
-    assert len(list((config.output / "report").glob("*.png"))) == 4
+    assert len(list((config.output / "report").glob("*.png"))) == 6
 
 
 def test_evaluations_of_the_same_recordings_are_compared(evaluated, tmp_path, capsys):
@@ -106,6 +108,17 @@ def test_silent_and_saturated_layers_are_named():
     silent, saturated = firing_health({"layers": layers})
     assert silent == "1 of 3 layers read spikes at a rate below 0.1%: a"
     assert saturated == "1 of 3 layers read spikes at a rate above 90%: c"
+
+
+def test_f1_counts_each_label_once():
+    labels, found = np.zeros(2, BOX), np.zeros(3, BOX)
+    for boxes in (labels, found):
+        boxes["w"] = boxes["h"] = 10
+    labels["x"], found["x"] = [0, 100], [0, 1, 100]
+    found["class_id"] = [0, 0, 1]  # one hit, the same label again, a wrong class
+    assert f1_score(labels, found) == pytest.approx(2 / 5)
+    assert f1_score(labels, found[:0]) == 0
+    assert np.isnan(f1_score(labels[:0], found[:0]))
 
 
 def test_boxes_return_to_sensor_pixels():
