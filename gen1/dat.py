@@ -7,6 +7,7 @@ predecessors gets their latest time.
 """
 
 import mmap
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -185,8 +186,24 @@ def write_dat(path: Path | str, events: np.ndarray, height: int, width: int) -> 
 
     Raises ValueError for a time outside u32, a pixel outside height x width or a p not 0 or 1.
     """
+    write_dat_packets(path, [events], height, width)
+
+
+def write_dat_packets(
+    path: Path | str, packets: Iterable[np.ndarray], height: int, width: int
+) -> None:
+    """write_dat for events that come in pieces, so that they need not fit into memory."""
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
         raise ValueError(f"{path}: sensor {height}x{width} px, expected sides of 1 to {MAX_SIDE}")
+    header = f"% Data file containing Event2D events.\n% Version 2\n% Height {height}\n"
+    with atomic_write(path) as file:
+        file.write(f"{header}% Width {width}\n".encode() + bytes([EVENT_TYPES[0], RECORD_BYTES]))
+        for events in packets:
+            file.write(_encode(path, events, height, width).data)
+
+
+def _encode(path: Path | str, events: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Version 2 records uint32 [n, 2]; raises ValueError for events they cannot hold."""
     for name, limit in {"t": 1 << 32, "x": width, "y": height, "p": 2}.items():
         if name not in (events.dtype.names or ()) or events.dtype[name].kind not in "iub":
             raise ValueError(f"{path}: events of {events.dtype}, expected integers t, x, y, p")
@@ -199,10 +216,7 @@ def write_dat(path: Path | str, events: np.ndarray, height: int, width: int) -> 
     records[:, 0] = events["t"]
     x, y, p = (events[name].astype(np.uint32) for name in "xyp")
     records[:, 1] = x | y << y_bit | p << p_bit
-    header = f"% Data file containing Event2D events.\n% Version 2\n% Height {height}\n"
-    with atomic_write(path) as file:
-        file.write(f"{header}% Width {width}\n".encode() + bytes([EVENT_TYPES[0], RECORD_BYTES]))
-        file.write(records.data)
+    return records
 
 
 def _read_header(path: Path) -> tuple[dict[str, str], int]:
@@ -210,7 +224,9 @@ def _read_header(path: Path) -> tuple[dict[str, str], int]:
     with path.open("rb") as file:
         head = file.read(MAX_HEADER_BYTES)
     if head.startswith(FOREIGN_STARTS):
-        raise ValueError(f"{path}: begins with {head[:6]!r}, expected a Prophesee .dat recording")
+        hint = "; Metavision's metavision_file_to_dat makes one" if b"HDF" in head[:4] else ""
+        found = f"begins with {head[:6]!r}"
+        raise ValueError(f"{path}: {found}, expected a Prophesee .dat recording{hint}")
     fields: dict[str, str] = {}
     offset = 0
     while head.startswith(b"% ", offset) and "end" not in fields:
@@ -225,7 +241,8 @@ def _read_header(path: Path) -> tuple[dict[str, str], int]:
     if offset == 0:
         return fields, 0
     if {"evt", "format"} & set(fields):
-        raise ValueError(f"{path}: is a raw EVT stream, expected a .dat recording")
+        hint = "`python -m gen1.convert` makes one"
+        raise ValueError(f"{path}: is a raw EVT stream, expected a .dat recording; {hint}")
     kind = tuple(head[offset : offset + 2])
     if len(kind) < 2:
         raise ValueError(f"{path}: ends inside its header, expected .dat records after it")

@@ -51,7 +51,9 @@ def _pair(folder: Path, split: str, require_labels: bool) -> list[Recording]:
     dats = {path.name.removesuffix(DAT_SUFFIX): path for path in folder.glob(f"*{DAT_SUFFIX}")}
     boxes = {path.name.removesuffix(BOX_SUFFIX): path for path in folder.glob(f"*{BOX_SUFFIX}")}
     if not dats and not boxes:
-        raise ValueError(f"{folder}: holds no recordings, expected files named *{DAT_SUFFIX}")
+        raw = any(folder.glob("*.raw"))
+        hint = "; `python -m gen1.convert` makes them of RAW files" if raw else ""
+        raise ValueError(f"{folder}: holds no recordings, expected files named *{DAT_SUFFIX}{hint}")
     problems = []
     if lone := sorted(boxes.keys() - dats.keys()):
         problems.append(_name_unpaired(lone, BOX_SUFFIX, "without a recording"))
