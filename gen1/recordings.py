@@ -1,5 +1,11 @@
-"""Pair the recordings of a data set with their labels: {train,val,test}/*_td.dat, *_bbox.npy."""
+"""Pair the recordings of a data set with their labels: {train,val,test}/*_td.dat, *_bbox.npy.
 
+`python -m gen1.recordings verify DIR` looks over a download.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +30,13 @@ def list_recordings(
 ) -> list[Recording]:
     """Recordings of one split, or of every split folder present, sorted by split and name.
 
-    A root without split folders is itself searched when no split is asked for. Raises
-    ValueError naming a missing or empty directory, a label file without its recording and,
-    unless require_labels is False, recordings without labels.
+    A root without split folders is itself searched when no split is asked for; a file is a list
+    of recordings, see _listed. Raises ValueError naming a missing or empty directory, a label
+    file without its recording and, unless require_labels is False, recordings without labels.
     """
     root = Path(root)
+    if root.is_file() and split is None:
+        return _listed(root, require_labels)
     if not root.is_dir():
         raise ValueError(f"{root}: no such directory, expected recordings in {'/, '.join(SPLITS)}/")
     if split is None:
@@ -44,6 +52,34 @@ def list_recordings(
         for name, folder in folders.items()
         for recording in _pair(folder, name, require_labels)
     ]
+
+
+def _listed(path: Path, require_labels: bool) -> list[Recording]:
+    """Recordings of a text file with the path of a *_td.dat per line, # starts a comment.
+
+    Relative paths start at the file's directory; labels lie beside the recording; its directory
+    names the split if it can.
+    """
+    try:
+        lines = [line.partition("#")[0].strip() for line in path.read_text().splitlines()]
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: is no text, expected a directory or a list of paths") from None
+    recordings = []
+    for dat in (path.parent / line for line in lines if line):
+        if not dat.name.endswith(DAT_SUFFIX) or not dat.is_file():
+            raise ValueError(f"{path}: lists {dat}, expected an existing *{DAT_SUFFIX}")
+        name = dat.name.removesuffix(DAT_SUFFIX)
+        boxes = dat.with_name(name + BOX_SUFFIX)
+        if require_labels and not boxes.is_file():
+            raise ValueError(f"{path}: lists {dat}, expected labels {boxes.name} beside it")
+        split = dat.parent.name if dat.parent.name in SPLITS else ""
+        recordings.append(Recording(name, split, dat, boxes if boxes.is_file() else None))
+    keys = [(recording.split, recording.name) for recording in recordings]
+    if not keys or len(set(keys)) < len(keys):
+        found = "two recordings of one name and split" if keys else "no recordings"
+        raise ValueError(f"{path}: lists {found}, expected one path of a *{DAT_SUFFIX} per line")
+    order = {split: i for i, split in enumerate(("", *SPLITS))}
+    return sorted(recordings, key=lambda recording: (order[recording.split], recording.name))
 
 
 def _pair(folder: Path, split: str, require_labels: bool) -> list[Recording]:
@@ -70,3 +106,30 @@ def _name_unpaired(names: list[str], suffix: str, lack: str) -> str:
     shown = ", ".join(name + suffix for name in names[:NAMES_SHOWN])
     more = ", ..." if len(names) > NAMES_SHOWN else ""
     return f"{len(names)} {'file' if len(names) == 1 else 'files'} {lack} ({shown}{more})"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m gen1.recordings verify DIR`: 0 if all looks well, 1 if anything does not."""
+    from gen1.survey import draw, survey
+
+    parser = argparse.ArgumentParser(prog="python -m gen1.recordings")
+    verify = parser.add_subparsers(required=True).add_parser(
+        "verify", help="count recordings, hours, events and boxes; name what looks wrong"
+    )
+    verify.add_argument("directory", type=Path, help="holds train/, val/ and test/")
+    verify.add_argument("--deep", action="store_true", help="read every event, not only headers")
+    verify.add_argument("--picture", type=Path, help="write histograms to this .png")
+    arguments = parser.parse_args(argv)
+    try:
+        found = survey(arguments.directory, arguments.deep)
+        if arguments.picture:
+            draw(found, arguments.picture)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print("\n".join([*found.summary, *found.problems]))
+    return 1 if found.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -27,6 +27,8 @@ from preprocessing.executors import (
 from preprocessing.histogram import HistogramSettings
 from preprocessing.verify import summary, verify
 
+INPUT_HELP = "tree of {train,val,test}/*_td.dat and *_bbox.npy, or a text file that lists *_td.dat"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 after an error, 130 after Ctrl-C."""
@@ -61,7 +63,7 @@ def command_line() -> ArgumentParser:
         "Safe to interrupt: the same command goes on where it stopped.",
     )
     add = parser.add_argument
-    add("--input", type=Path, required=True, help="tree of {train,val,test}/*_td.dat, *_bbox.npy")
+    add("--input", type=Path, required=True, help=INPUT_HELP)
     add("--output", type=Path, required=True, help="directory of the cache, made if missing")
     add("--window-ms", type=float, default=250.0, help="events before a label that count, in ms")
     add("--time-steps", type=int, default=4, help="equal bins of the window, T")

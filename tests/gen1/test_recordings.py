@@ -63,3 +63,32 @@ def test_empty_split_and_missing_root_are_named(tmp_path):
         list_recordings(tmp_path)
     with pytest.raises(ValueError, match="gone: no such directory"):
         list_recordings(tmp_path / "gone")
+
+
+def test_a_text_file_lists_recordings(tmp_path):
+    make(tmp_path, "train/b_td.dat", "train/b_bbox.npy", "other/a_td.dat", "other/a_bbox.npy")
+    listing = tmp_path / "list.txt"
+    listing.write_text(f"# two of them\ntrain/b_td.dat\n\n{tmp_path}/other/a_td.dat  # absolute\n")
+    found = list_recordings(listing)
+    assert [(r.split, r.name) for r in found] == [("", "a"), ("train", "b")]
+    assert found[1].boxes == tmp_path / "train" / "b_bbox.npy"
+    (tmp_path / "other" / "a_bbox.npy").unlink()
+    assert list_recordings(listing, require_labels=False)[0].boxes is None
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"", "lists no recordings"),
+        (b"train/gone_td.dat\n", r"lists .*gone_td\.dat, expected an existing"),
+        (b"train/a_bbox.npy\n", r"lists .*a_bbox\.npy, expected an existing"),
+        (b"train/b_td.dat\n", r"expected labels b_bbox\.npy beside it"),
+        (b"train/a_td.dat\ntrain/a_td.dat\n", "two recordings of one name and split"),
+        (b"\xff\xfe\x00", "is no text, expected a directory or a list"),
+    ],
+)
+def test_a_list_that_cannot_be_used_is_refused(tmp_path, text, sentence):
+    make(tmp_path, "train/a_td.dat", "train/a_bbox.npy", "train/b_td.dat")
+    (tmp_path / "list.txt").write_bytes(text)
+    with pytest.raises(ValueError, match=sentence):
+        list_recordings(tmp_path / "list.txt")

@@ -1,0 +1,125 @@
+"""Look over a download: what is there, what is missing, what looks wrong."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from gen1.dat import DatReader
+from gen1.labels import read_boxes
+from gen1.recordings import BOX_SUFFIX, DAT_SUFFIX
+from gen1.spec import CLASSES, HEIGHT, RECORDINGS_PER_SPLIT, SPLITS, WIDTH
+
+#: Every recording of the published data set lasts so long; most others were cut short.
+DURATION_S = 60.0
+
+
+@dataclass
+class Survey:
+    """What a data set holds. `problems`: one sentence per suspicious file or split."""
+
+    recordings: Counter[str] = field(default_factory=Counter)
+    events: list[int] = field(default_factory=list)
+    durations_s: list[float] = field(default_factory=list)
+    classes: Counter[int] = field(default_factory=Counter)
+    diagonals_px: list[np.ndarray] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def summary(self) -> list[str]:
+        """Totals in lines for people."""
+        lines = [
+            f"{split}: {self.recordings[split]} of {RECORDINGS_PER_SPLIT[split]} recordings"
+            for split in SPLITS
+        ]
+        names = dict(enumerate(CLASSES))
+        counts = ", ".join(f"{n} {names.get(i, i)}" for i, n in sorted(self.classes.items()))
+        hours = sum(self.durations_s) / 3600
+        total = f"{hours:.2f} hours, {sum(self.events)} events, {self.classes.total()} boxes"
+        return [*lines, f"{total} ({counts})" if counts else total]
+
+
+def survey(root: Path, deep: bool = False) -> Survey:
+    """Survey {train,val,test}/ below root; deep reads every event, otherwise the last only.
+
+    Raises ValueError if root holds no split folder.
+    """
+    folders = [root / split for split in SPLITS if (root / split).is_dir()]
+    if not folders:
+        raise ValueError(f"{root}: has no folder {', '.join(SPLITS)}, expected a data set")
+    found = Survey()
+    for folder in folders:
+        dats = {path.name.removesuffix(DAT_SUFFIX) for path in folder.glob(f"*{DAT_SUFFIX}")}
+        boxes = {path.name.removesuffix(BOX_SUFFIX) for path in folder.glob(f"*{BOX_SUFFIX}")}
+        found.recordings[folder.name] = len(dats & boxes)
+        found.problems += [f"{folder / name}{DAT_SUFFIX}: no labels" for name in dats - boxes]
+        found.problems += [f"{folder / name}{BOX_SUFFIX}: no recording" for name in boxes - dats]
+        for name in sorted(dats):
+            _add_recording(found, folder / f"{name}{DAT_SUFFIX}", deep)
+        for name in sorted(boxes):
+            _add_boxes(found, folder / f"{name}{BOX_SUFFIX}")
+    for split, expected in RECORDINGS_PER_SPLIT.items():
+        if found.recordings[split] != expected:
+            counts = f"{found.recordings[split]} recordings with labels, published are {expected}"
+            found.problems.append(f"{root / split}: {counts}")
+    return found
+
+
+def draw(found: Survey, path: Path) -> None:
+    """Write a picture of three histograms: events, durations and sizes of boxes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.5), layout="constrained")
+    panels = (
+        ("million events in a recording", np.array(found.events) / 1e6),
+        ("duration of a recording, s", np.array(found.durations_s)),
+        ("diagonal of a box, px", np.concatenate([*found.diagonals_px, np.zeros(0)])),
+    )
+    for axes, (label, values) in zip(figure.subplots(1, 3), panels, strict=True):
+        axes.hist(values, bins=40)
+        axes.set_xlabel(label)
+        axes.set_ylabel("count")
+    figure.savefig(path, dpi=120)
+
+
+def _add_recording(found: Survey, path: Path, deep: bool) -> None:
+    try:
+        reader = DatReader(path)
+    except ValueError as error:
+        found.problems.append(str(error))
+        return
+    last_us = reader.order.last_us if deep else int(reader.records[-1:, 0].sum())
+    found.events.append(reader.n_events)
+    found.durations_s.append((last_us + 1) * 1e-6 if reader.n_events else 0.0)
+    size = (reader.height or HEIGHT, reader.width or WIDTH)
+    suspicions = {
+        "no events": reader.n_events == 0,
+        f"sensor of {size[0]}x{size[1]} px": size != (HEIGHT, WIDTH),
+        f"{reader.trailing_bytes} bytes of a truncated last record": reader.trailing_bytes > 0,
+        f"{found.durations_s[-1]:.1f} s long, expected {DURATION_S:.0f}": reader.n_events > 0
+        and abs(found.durations_s[-1] - DURATION_S) > 1,
+    }
+    if deep:
+        order = reader.order
+        suspicions[f"{order.backward_steps} steps back in time"] = order.backward_steps > 0
+        suspicions[f"{order.out_of_frame} events out of frame"] = bool(order.out_of_frame)
+        reader.release()
+    found.problems += [f"{path}: {text}" for text, is_so in suspicions.items() if is_so]
+
+
+def _add_boxes(found: Survey, path: Path) -> None:
+    try:
+        boxes = read_boxes(path)
+    except ValueError as error:
+        found.problems.append(str(error))
+        return
+    found.classes.update(boxes["class_id"].tolist())
+    found.diagonals_px.append(np.hypot(boxes["w"], boxes["h"]))
+    unknown = int(np.sum(boxes["class_id"] >= len(CLASSES)))
+    if len(boxes) == 0:
+        found.problems.append(f"{path}: no boxes")
+    if unknown:
+        found.problems.append(f"{path}: {unknown} boxes of unknown classes")
+    if np.any(np.diff(boxes["t"]) < 0):
+        found.problems.append(f"{path}: times are not ascending")

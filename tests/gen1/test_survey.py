@@ -1,0 +1,89 @@
+"""`python -m gen1.recordings verify`: totals, and everything suspicious named."""
+
+import numpy as np
+import pytest
+
+from gen1.dat import write_dat
+from gen1.labels import write_boxes
+from gen1.recordings import main
+from gen1.spec import BOX, EVENT, RECORDINGS_PER_SPLIT
+
+
+def make(folder, name, n=100, last_us=59_999_999, height=240, width=304, classes=(0, 1, 1)):
+    folder.mkdir(parents=True, exist_ok=True)
+    events = np.zeros(n, EVENT)
+    events["t"] = np.linspace(0, last_us, n)
+    write_dat(folder / f"{name}_td.dat", events, height, width)
+    boxes = np.zeros(len(classes), BOX)
+    boxes["class_id"], boxes["w"], boxes["h"] = classes, 30, 40
+    write_boxes(folder / f"{name}_bbox.npy", boxes)
+
+
+@pytest.fixture
+def complete(tmp_path, monkeypatch):
+    """A whole data set, were it published with so few recordings."""
+    for split, count in {"train": 2, "val": 1, "test": 1}.items():
+        monkeypatch.setitem(RECORDINGS_PER_SPLIT, split, count)
+        for i in range(count):
+            make(tmp_path / "data" / split, f"r{i}")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("options", [[], ["--deep"]])
+def test_a_complete_data_set_is_summed_up(complete, tmp_path, capsys, options):
+    picture = tmp_path / "picture.png"
+    assert main(["verify", str(complete), "--picture", str(picture), *options]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "train: 2 of 2 recordings",
+        "val: 1 of 1 recordings",
+        "test: 1 of 1 recordings",
+        "0.07 hours, 400 events, 12 boxes (4 car, 8 pedestrian)",
+    ]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_missing_or_suspicious_is_named(complete, capsys):
+    train = complete / "train"
+    (train / "r0_bbox.npy").unlink()
+    (train / "lone_bbox.npy").write_bytes(b"not an array")
+    make(train, "short", last_us=20_000_000)
+    make(train, "large", height=480, width=640, classes=(0, 7))
+    make(train, "empty", n=0, classes=())
+    cut = train / "r1_td.dat"
+    cut.write_bytes(cut.read_bytes()[:-3])
+    (complete / "val" / "r0_td.dat").write_bytes(b"% Version 2\n")
+    assert main(["verify", str(complete)]) == 1
+    text = capsys.readouterr().out
+    for problem in (
+        f"{train}/r0_td.dat: no labels",
+        f"{train}/lone_bbox.npy: no recording",
+        f"{train}/lone_bbox.npy: is not a readable .npy file",
+        f"{train}/short_td.dat: 20.0 s long, expected 60",
+        f"{train}/large_td.dat: sensor of 480x640 px",
+        f"{train}/large_bbox.npy: 1 boxes of unknown classes",
+        f"{train}/empty_td.dat: no events",
+        f"{train}/empty_bbox.npy: no boxes",
+        f"{cut}: 5 bytes of a truncated last record",
+        f"{complete}/val/r0_td.dat: ends inside its header",
+        f"{train}: 4 recordings with labels, published are 2",
+    ):
+        assert problem in text
+
+
+def test_only_deep_reads_every_event(complete, capsys):
+    path = complete / "test" / "r0_td.dat"
+    content = bytearray(path.read_bytes())
+    content[-16:-12] = (5).to_bytes(4, "little")  # the time of the last event but one
+    content[-4:] = (500).to_bytes(4, "little")  # the column of the last
+    path.write_bytes(content)
+    assert main(["verify", str(complete)]) == 0
+    capsys.readouterr()
+    assert main(["verify", str(complete), "--deep"]) == 1
+    text = capsys.readouterr().out
+    assert f"{path}: 1 steps back in time" in text
+    assert f"{path}: 1 events out of frame" in text
+
+
+def test_a_directory_without_splits_is_refused(tmp_path, capsys):
+    assert main(["verify", str(tmp_path)]) == 1
+    assert "has no folder train, val, test, expected a data set" in capsys.readouterr().err
