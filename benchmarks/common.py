@@ -89,13 +89,15 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(theme: str, result: dict[str, Any], device: torch.device, folder: Path) -> Path:
-    """`folder`/theme_device_date.json and .md; `result` holds question and rows of a table."""
+def write(
+    theme: str, result: dict[str, Any], markdown: str, device: torch.device, folder: Path
+) -> Path:
+    """`folder`/theme_device_date.json and .md, both headed by question and provenance."""
     made = {"question": result["question"], **provenance(device), **result}
     packages = ", ".join(f"{name} {text}" for name, text in made["environment"].items())
     head = f"# {made['question']}\n\n{made['hardware']}, {made['date']}, commit {made['commit']}\n"
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"{theme}_{device.type}_{made['date']}"
     stem.with_suffix(".json").write_text(json.dumps(made, indent=1) + "\n")
-    stem.with_suffix(".md").write_text(f"{head}({packages}).\n\n{table(made['rows'])}")
+    stem.with_suffix(".md").write_text(f"{head}({packages}).\n\n{markdown}")
     return stem.with_suffix(".md")

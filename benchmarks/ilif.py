@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, median_ms, write
+from common import RESULTS, median_ms, table, write
 from spikingjelly.activation_based import neuron, surrogate
 from torch import Tensor, nn
 
@@ -166,7 +166,8 @@ def main() -> None:
         for shape, neurons in maps.items():
             rows += measure_map(shape, neurons, dtype, given.device, given.seconds)
     question = f"I-LIF (T={T}, D={D}, channels_last) beside SpikingJelly's and a memory copy"
-    path = write("ilif", {"question": question, "rows": rows}, given.device, given.output)
+    result = {"question": question, "rows": rows}
+    path = write("ilif", result, table(rows), given.device, given.output)
     print(path.read_text())
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, median_ms, write
+from common import RESULTS, median_ms, table, write
 from torch import Tensor, nn
 
 from models import build_model
@@ -123,7 +123,7 @@ def measure_case(
     rows, yardstick = [], {}
     for backend in backends(device):
         model = network(case, backend, device)
-        figures = [measure_inference(model, case, b, device, seconds) for b in (1, batch)]
+        figures = [measure_inference(model, case, b, device, seconds) for b in sorted({1, batch})]
         figures.append(measure_training(model, case, batch, device, seconds))
         for row in figures:
             task = row["task"], row["batch"]
@@ -149,7 +149,7 @@ def main() -> None:
     question = "SpikeYOLO's training step and inference with each neuron backend"
     precision = str(PRECISION[given.device.type])
     result = {"question": question, "precision": precision, "rows": rows}
-    path = write("training_step", result, given.device, given.output)
+    path = write("training_step", result, table(rows), given.device, given.output)
     print(path.read_text())
 
 
