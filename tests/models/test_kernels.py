@@ -125,6 +125,16 @@ def test_equals_the_torch_neuron_bit_for_bit(dtype):
     assert {(D, D) for D in range(1, 9)} <= fired
 
 
+def test_gradient_of_the_final_state_alone():
+    torch.manual_seed(0)
+    x, v, weight = torch.randn(5, 300) * 2, torch.randn(300), torch.randn(300)
+    ours = forward_and_backward(ilif, x, v, (None, weight), (4, 0.5, 0.5, False))
+    truth = forward_and_backward(torch_neuron, x, v, (None, weight), (4, 0.5, 0.5, False))
+    for mine, theirs in zip(ours, truth, strict=True):
+        same(mine, theirs)
+    assert ours[2].any()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_other_decays_to_rounding(dtype):
     """Where decay * v is not exact, PyTorch may or may not fuse product and sum."""
