@@ -1,153 +1,109 @@
 """Cache -> trained detector: the whole loop in plain sight, resumed where it was left.
 
-Selection is by mAP on the val split; the test split is never read.
+Alone or under torchrun, on one node or several. Selection is by mAP on the val split; of the
+test split only the names and hashes are read, to find them missing in train.
 """
 
-import json
-import random
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from eval_gen1 import DetectConfig, batches, detect, open_split, pick_device, score
+from eval_gen1 import detect, open_split, pick_device, score
 from gen1.atomic import atomic_write
-from gen1.protocol import PROTOCOLS
-from models.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
-from models.config import ModelConfig
-from models.loss import DetectionLoss, LossGains
+from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from models.loss import DetectionLoss
 from models.spikeyolo import SpikeYOLO
-from preprocessing.augment import AugmentConfig
 from preprocessing.cache import read_manifest
-from preprocessing.dataset import INPUTS, Batch
+from preprocessing.dataset import Batch, HistogramDataset, collate
 from reporting.provenance import commit, environment
+from training.batch_norm import synchronise_batch_norm
+from training.checkpoints import BackgroundWriter, on_host, read_last, write_last
+from training.config import AMP_DTYPES, FREE, TrainConfig
 from training.ema import WeightAverage
+from training.interrupt import Interrupted, StopRequest
+from training.leaks import event_hashes, refuse_leaks
 from training.logbook import Logbook
-from training.optim import OptimConfig, build_optimizer, set_rates
-
-AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Train a detector on the train split of a cache, choose it on the val split.
-
-    Args:
-        cache: Directory that `python -m preprocessing` wrote.
-        output: Run directory; the same command on it again continues the run.
-        epochs: Passes over the train split.
-        batch_size: Samples per forward.
-        workers: Processes that read the cache; 0 reads in this one.
-        input: "histogram" counts, "ternary" 127/0/255 frames in 3 channels, or "authors": ternary,
-            letterboxed to 320x320, newest step first (both need a last-polarity cache).
-        in_memory: Decompress both splits into memory once; for small sets.
-        augment_on: Whether training samples are augmented; the authors' recipe does not.
-        protocol: Rule of the val mAP: "prophesee" or "all-boxes".
-        eval_every: Epochs between two evaluations on val.
-        save_every_min: Minutes between two checkpoints inside an epoch.
-        device: "auto", "cpu" or "cuda".
-        amp: Mixed precision: "off", "bf16" or "fp16".
-        channels_last: Store feature maps channels last: faster convolutions on most machines.
-        threads: CPU threads of torch; 0 leaves its own choice.
-        seed: Seed of weights, order and augmentation.
-        model: The detector.
-        optim: Optimizer, learning rate, clipping and weight averaging.
-        gains: Weights of the three parts of the loss.
-        augment: What augmentation may do.
-        detect: Thresholds of the detections on val.
-    """
-
-    cache: Path
-    output: Path
-    epochs: int = 100
-    batch_size: int = 80
-    workers: int = 4
-    input: str = "histogram"
-    in_memory: bool = False
-    augment_on: bool = False
-    protocol: str = "prophesee"
-    eval_every: int = 1
-    save_every_min: float = 5.0
-    device: str = "auto"
-    amp: str = "off"
-    channels_last: bool = True
-    threads: int = 0
-    seed: int = 0
-    model: ModelConfig = field(default_factory=ModelConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    gains: LossGains = field(default_factory=LossGains)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    detect: DetectConfig = field(default_factory=DetectConfig)
-
-    def __post_init__(self) -> None:
-        for name, value, known in (
-            ("protocol", self.protocol, PROTOCOLS),
-            ("amp", self.amp, AMP_DTYPES),
-            ("input", self.input, INPUTS),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
-        for name in ("epochs", "batch_size", "eval_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
-
-
-class Interrupted(Exception):
-    """A signal asked the run to stop; it has been saved."""
+from training.optim import build_optimizer, set_rates
+from training.parallel import ALONE, Ranks, join_ranks, leave_ranks, replicate
+from training.progress import Progress
+from training.randomness import random_state, restore_random_state, seed_everything
+from training.run_file import add_start
+from training.sampling import batches_of_rank, count_batches, shuffled
+from training.settings import plain, refuse_other_settings
+from training.timing import StepTimes
+from training.validation import merged, show_validation
 
 
 class Trainer:
     """Everything a run consists of, and how it is saved and continued."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
+    def __init__(self, config: TrainConfig, ranks: Ranks = ALONE) -> None:
+        self.config, self.ranks = config, ranks
         self.device = pick_device(config.device)
+        if config.amp == "bf16" and self.device.type == "cuda" and not has_bf16():
+            name = torch.cuda.get_device_name(self.device)
+            raise ValueError(f"amp is 'bf16', which {name} does not compute: expected off or fp16")
         seed_everything(config.seed)
-        self.histogram = read_manifest(config.cache).settings
+        self.manifest = read_manifest(config.cache)
         self.model: SpikeYOLO = config.model.build()
-        options = {"input": config.input, "in_memory": config.in_memory}
-        self.train_set = open_split(
-            config.cache,
-            "train",
-            self.model.config,
-            self.histogram,
-            augment=config.augment if config.augment_on else None,
-            seed=config.seed,
-            **options,
+        self.train_set = self.open_split(
+            "train", augment=config.augment if config.augment_on else None, seed=config.seed
         )
-        self.val_set = open_split(config.cache, "val", self.model.config, self.histogram, **options)
+        self.val_set = self.open_split("val")
+        refuse_leaks(event_hashes(config.cache, self.manifest.recordings))
+        self.batches_per_epoch = count_batches(len(self.train_set), config.batch_size, ranks.world)
+
         memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-        self.model.to(self.device, memory_format=memory_format)
-        self.criterion = DetectionLoss(config.model.num_classes, config.gains)
+        self.dtype = torch.float64 if config.amp == "fp64" else torch.float32
+        self.model.to(self.device, self.dtype, memory_format=memory_format)
+        if ranks.world > 1 and config.sync_bn:
+            synchronise_batch_norm(self.model)
+        self.network = replicate(self.model, ranks, config.sync_bn, config.optim.accumulate)
+        self.criterion = DetectionLoss(
+            config.model.num_classes, config.gains, sum_over_ranks=ranks.sum
+        )
         self.optimizer = build_optimizer(self.model, config.optim, config.batch_size)
         self.average = WeightAverage(self.model, config.optim.ema_decay, config.optim.ema_tau)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
-        self.batches_per_epoch = -(-len(self.train_set) // config.batch_size)
+        seed_everything(config.seed + ranks.rank)
+
         self.epoch, self.batch, self.best = 0, 0, -1.0
         self.loss_sum = torch.zeros(3)  # box, cls, dfl of the epoch so far
-        self.saved_at, self.stop = time.monotonic(), False
+        self.stop, self.writer = StopRequest(), BackgroundWriter()
+        self.times, self.saved_at = StepTimes(self.device), time.monotonic()
+
+    def open_split(self, split: str, **options: Any) -> HistogramDataset:
+        return open_split(
+            self.config.cache,
+            split,
+            self.model.config,
+            self.manifest.settings,
+            input=self.config.input,
+            in_memory=self.config.in_memory,
+            **options,
+        )
 
     # ------------------------------------------------------------------ saving and continuing
 
-    @property
-    def last(self) -> Path:
-        return self.config.output / "last.pt"
+    def settings(self) -> dict[str, Any]:
+        """All that a continued run must have in common with its beginning."""
+        return {**plain(self.config), "processes": self.ranks.world}
 
     def save(self) -> None:
-        """Write last.pt: averaged weights to evaluate, and all that is needed to continue."""
+        """Copy what is needed to evaluate and to continue; a thread writes it as last.pt."""
+        random_states = self.ranks.gather(random_state())
         training = {
-            "config": plain(self.config),
+            "config": self.settings(),
             "epoch": self.epoch,
             "batch": self.batch,
             "best": self.best,
@@ -156,17 +112,22 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "random": random_states,
         }
-        self._write(self.last, training)
+        directory = self.config.output
+        self._write(lambda write: write_last(directory, write), training)
         self.saved_at = time.monotonic()
 
     def save_best(self, figures: dict[str, float]) -> None:
-        self._write(self.config.output / "best.pt", {}, val=figures)
+        path = self.config.output / "best.pt"
+        self._write(lambda write: write(path), {}, val=figures)
 
-    def _write(self, path: Path, training: dict[str, Any], **more: Any) -> None:
+    def _write(self, place: Any, training: dict[str, Any], **more: Any) -> None:
+        if not self.ranks.is_main:
+            return
         meta = {
             "name": self.config.model.name,
-            "histogram": asdict(self.histogram),
+            "histogram": asdict(self.manifest.settings),
             "input": self.config.input,
             "epoch": self.epoch,
             "seed": self.config.seed,
@@ -174,63 +135,89 @@ class Trainer:
             "environment": environment(),
             **more,
         }
-        save_checkpoint(path, self.model.config, self.average.weights, meta, training)
+        weights, training = on_host(self.average.weights), on_host(training)
+        config = self.model.config
+        self.writer.submit(
+            lambda: place(lambda path: save_checkpoint(path, config, weights, meta, training))
+        )
 
     def resume(self) -> bool:
-        """Continue from last.pt if there is one; ValueError if it is of another configuration."""
-        if not self.last.exists():
+        """Continue from the newest readable checkpoint, if there is one.
+
+        Raises ValueError for one of other settings, of another cache or of other processes.
+        """
+        main = self.ranks.is_main
+        found = read_last(self.config.output, load_checkpoint) if main else None
+        path = self.ranks.gather(found and found[0])[0]
+        if path is None:
             return False
-        checkpoint: Checkpoint = load_checkpoint(self.last)
+        checkpoint = found[1] if found else load_checkpoint(path)
         state = checkpoint.training
-        refuse_other_config(self.last, state["config"], plain(self.config))
-        if checkpoint.meta["histogram"] != asdict(self.histogram):
-            raise ValueError(f"{self.last}: trained on a cache made with other settings")
-        load_weights(self.model, state["weights"], self.last)
+        refuse_other_settings(path, state["config"], self.settings(), FREE)
+        if checkpoint.meta["histogram"] != asdict(self.manifest.settings):
+            raise ValueError(f"{path}: trained on a cache made with other settings")
+        load_weights(self.model, state["weights"], path)
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.batch, self.best = state["epoch"], state["batch"], state["best"]
         self.loss_sum = state["loss_sum"]
+        restore_random_state(state["random"][self.ranks.rank])
         return True
+
+    def checkpoint_if_due(self) -> None:
+        """Save when time has passed; save and leave when a signal asked any rank for it."""
+        if not self.updates_after(self.batch - 1):
+            return  # gradients in the making are not saved
+        due = time.monotonic() - self.saved_at > 60 * self.config.save_every_min
+        stop, due = self.ranks.any(self.stop.asked, due and self.ranks.is_main)
+        if stop or due:
+            self.save()
+        if stop:
+            raise Interrupted
 
     # ------------------------------------------------------------------------------- the loop
 
     def fit(self) -> None:
         """Train to the last epoch; logs, checkpoints and selects on val along the way."""
-        logbook = Logbook(self.config.output, self.epoch)
-        while self.epoch < self.config.epochs:
+        config, main = self.config, self.ranks.is_main
+        self.logbook = (
+            Logbook(config.output, self.epoch, config.wandb, self.settings()) if main else None
+        )
+        while self.epoch < config.epochs:
             started = time.monotonic()
             figures = self.train_epoch()
             figures["epoch_s"] = time.monotonic() - started
-            last_epoch = self.epoch + 1 == self.config.epochs
-            if last_epoch or (self.epoch + 1) % self.config.eval_every == 0:
+            last_epoch = self.epoch + 1 == config.epochs
+            if last_epoch or (self.epoch + 1) % config.eval_every == 0:
                 figures |= self.validate()
-            print(summary(self.epoch, self.config.epochs, figures), flush=True)
-            logbook.add(self.epoch, figures)
+            if self.logbook is not None:
+                print(summary(self.epoch, config.epochs, figures), flush=True)
+                self.logbook.add(self.epoch, figures | self.times.figures())
+                if complaint := self.times.complaint(config.workers):
+                    print(f"warning: {complaint}", flush=True)
             self.epoch, self.batch, self.loss_sum = self.epoch + 1, 0, torch.zeros(3)
             self.save()
 
     def train_epoch(self) -> dict[str, float]:
         """One pass over the train split, from `self.batch` on; returns the mean loss parts."""
-        self.model.train()
+        self.network.train()
         self.train_set.set_epoch(self.epoch)
+        title, total = f"epoch {self.epoch + 1}/{self.config.epochs}", self.batches_per_epoch
+        progress = Progress(
+            self.rest_of_epoch(), title, total, self.batch, visible=self.ranks.is_main
+        )
         lr = 0.0
-        with tqdm(
-            self.rest_of_epoch(),
-            f"epoch {self.epoch + 1}/{self.config.epochs}",
-            self.batches_per_epoch,
-            initial=self.batch,
-            unit="batch",
-            leave=False,
-            disable=None,
-        ) as progress:
-            for batch in progress:
-                items, lr = self.step(batch.to(self.device))
-                self.batch += 1
-                self.loss_sum += items.cpu()
-                box, cls, dfl = (self.loss_sum / self.batch).tolist()
-                progress.set_postfix_str(f"box {box:.2f} cls {cls:.2f} dfl {dfl:.2f} lr {lr:.2g}")
-                self.checkpoint_if_due()
+        self.times.reset()
+        for batch in progress:
+            self.times.data_ready()
+            items, lr = self.step(batch.to(self.device, non_blocking=True))
+            self.times.finish()
+            self.batch += 1
+            self.loss_sum += items
+            box, cls, dfl = (self.loss_sum / self.batch).tolist()
+            progress.show(f"box {box:.2f} cls {cls:.2f} dfl {dfl:.2f} lr {lr:.2g}")
+            self.checkpoint_if_due()
         box, cls, dfl = (self.loss_sum / self.batch).tolist()
         return {"box": box, "cls": cls, "dfl": dfl, "lr": lr}
 
@@ -239,17 +226,23 @@ class Trainer:
         optim = self.config.optim
         index = self.epoch * self.batches_per_epoch + self.batch
         lr = set_rates(self.optimizer, optim, index, self.batches_per_epoch, self.config.epochs)
+        updates = self.updates_after(self.batch)
         dtype = AMP_DTYPES[self.config.amp]
-        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            maps = self.model(batch.network_input())
-        loss, items = self.criterion([m.float() for m in maps], batch.targets)
-        if not torch.isfinite(loss):
+        alone = self.ranks.world == 1 or updates
+        with nullcontext() if alone else self.network.no_sync():
+            with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+                maps = self.network(batch.network_input().to(self.dtype))
+            loss, items = self.criterion([m.to(self.dtype) for m in maps], batch.targets)
+            mean_over_ranks = loss * self.ranks.world / optim.accumulate  # DDP divides by world
+            self.scaler.scale(mean_over_ranks).backward()
+        self.times.mark("forward_backward")
+        items = self.ranks.sum(items).cpu()
+        if not torch.isfinite(items).all():
             raise ValueError(
-                f"loss is {loss.item()} at epoch {self.epoch + 1}, batch {self.batch + 1}, "
+                f"loss is {items.sum().item()} at epoch {self.epoch + 1}, batch {self.batch + 1}, "
                 f"learning rate {lr:.3g}: lower optim.lr or lengthen optim.warmup_epochs"
             )
-        self.scaler.scale(loss / optim.accumulate).backward()
-        if self.updates_after(self.batch):
+        if updates:
             self.scaler.unscale_(self.optimizer)
             if optim.clip:
                 nn.utils.clip_grad_norm_(self.model.parameters(), optim.clip)
@@ -257,6 +250,7 @@ class Trainer:
             self.scaler.update()
             self.optimizer.zero_grad()
             self.average.update(self.model)
+        self.times.mark("optimizer")
         return items, lr
 
     def updates_after(self, batch: int) -> bool:
@@ -265,89 +259,50 @@ class Trainer:
         return done % self.config.optim.accumulate == 0 or done == self.batches_per_epoch
 
     def rest_of_epoch(self) -> DataLoader:
-        """The epoch's batches that are still to come, in the order its seed gives."""
-        generator = torch.Generator().manual_seed(self.config.seed * 100_003 + self.epoch)
-        order = torch.randperm(len(self.train_set), generator=generator).tolist()
-        left = order[self.batch * self.config.batch_size :]
-        return batches(self.train_set, self.config.batch_size, self.config.workers, sampler=left)
+        """This rank's share of the batches still to come, in the order the seed gives."""
+        order = shuffled(len(self.train_set), self.config.seed, self.epoch)
+        share = batches_of_rank(order, self.config.batch_size, self.ranks.rank, self.ranks.world)
+        return DataLoader(
+            self.train_set,
+            batch_sampler=share[self.batch :],
+            num_workers=self.config.workers,
+            collate_fn=collate,
+            pin_memory=self.device.type == "cuda",
+            prefetch_factor=4 if self.config.workers else None,
+        )
 
     def validate(self) -> dict[str, float]:
         """Score the averaged weights on val; the best so far become best.pt."""
-        averaged = self.config.model.build()
-        load_weights(averaged, self.average.weights, self.last)
-        detections = detect(
-            averaged.to(self.device),
-            self.val_set,
-            self.config.detect,
-            self.config.batch_size,
-            self.config.workers,
-            self.device,
+        config, ranks = self.config, self.ranks
+        ranks.broadcast(self.average.weights)
+        averaged = config.model.build()
+        load_weights(averaged, self.average.weights, config.output)
+        shares = ranks.gather(
+            detect(
+                averaged.to(self.device),
+                self.val_set,
+                config.detect,
+                config.batch_size,
+                config.workers,
+                self.device,
+                shard=(ranks.rank, ranks.world),
+            )
         )
-        metrics = score(self.val_set, detections, self.config.protocol)
+        detections = merged(shares)
+        metrics = score(self.val_set, detections, config.protocol)
         figures = {"val_map_50_95": metrics.map_50_95, "val_map_50": metrics.map_50}
+        if self.logbook is not None and config.pictures:
+            show_validation(
+                self.logbook, self.epoch, averaged, self.val_set, detections, config.pictures
+            )
         if metrics.map_50_95 > self.best:
             self.best = metrics.map_50_95
-            self.save_best({"protocol": self.config.protocol, **figures})
+            self.save_best({"protocol": config.protocol, **figures})
         return figures
 
-    def checkpoint_if_due(self) -> None:
-        """Save when time has passed; save and leave when a signal asked for it."""
-        if not self.updates_after(self.batch - 1):
-            return  # gradients in the making are not saved
-        if self.stop:
-            self.save()
-            raise Interrupted
-        if time.monotonic() - self.saved_at > 60 * self.config.save_every_min:
-            self.save()
 
-    def stop_on_signals(self) -> None:
-        """First Ctrl-C or SIGTERM: finish the batch, save, leave. Second Ctrl-C: leave at once."""
-
-        def ask(number: int, frame: object) -> None:
-            if self.stop and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self.stop = True
-
-        signal.signal(signal.SIGINT, ask)
-        signal.signal(signal.SIGTERM, ask)
-
-
-def seed_everything(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    torch.manual_seed(seed)
-
-
-def plain(config: TrainConfig) -> dict[str, Any]:
-    """The configuration as JSON would hold it."""
-    return json.loads(json.dumps(asdict(config), default=str))
-
-
-def flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in config.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-#: Settings that may change between two parts of a run: they do not alter what is learnt.
-FREE = {"cache", "output", "device", "workers", "threads", "in_memory", "save_every_min"}
-
-
-def refuse_other_config(path: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:
-    """ValueError naming the settings in which a saved run differs from the one asked for."""
-    saved = dict(flat(found))
-    differing = [
-        f"{name} {saved.get(name)!r}, not {value!r}"
-        for name, value in flat(asked)
-        if name not in FREE and saved.get(name) != value
-    ]
-    if differing:
-        raise ValueError(
-            f"{path}: begun with {'; '.join(differing)}: "
-            f"give the same settings to continue, or another output"
-        )
+def has_bf16() -> bool:
+    return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def summary(epoch: int, epochs: int, figures: dict[str, float]) -> str:
@@ -355,20 +310,38 @@ def summary(epoch: int, epochs: int, figures: dict[str, float]) -> str:
     return f"epoch {epoch + 1}/{epochs}: {', '.join(parts)}"
 
 
-def run(config: TrainConfig) -> Path:
+def run(config: TrainConfig, ranks: Ranks = ALONE) -> Path:
     """Train, or continue, to the end; returns the best checkpoint's path."""
     if config.threads:
         torch.set_num_threads(config.threads)
     config.output.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(config)
-    if trainer.resume():
-        print(f"continuing {config.output} at epoch {trainer.epoch + 1}, batch {trainer.batch + 1}")
+    trainer = Trainer(config, ranks)
+    resumed = trainer.resume()
+    if ranks.is_main:
+        start_run_directory(trainer, resumed)
+    trainer.stop.listen()
+    try:
+        trainer.fit()
+    finally:
+        trainer.writer.finish()
+    return config.output / "best.pt"
+
+
+def start_run_directory(trainer: Trainer, resumed: bool) -> None:
+    """Write config.yaml once, and add this start to run.json."""
+    config, settings = trainer.config, trainer.settings()
+    if resumed:
+        place = f"epoch {trainer.epoch + 1}, batch {trainer.batch + 1}"
+        print(f"continuing {config.output} at {place}", flush=True)
     else:
         with atomic_write(config.output / "config.yaml") as file:
             file.write(yaml.safe_dump(plain(config), sort_keys=False).encode())
-    trainer.stop_on_signals()
-    trainer.fit()
-    return config.output / "best.pt"
+    add_start(
+        config.output,
+        settings={k: v for k, v in settings.items() if k not in FREE},
+        manifest=trainer.manifest,
+        place={"epoch": trainer.epoch, "batch": trainer.batch, "device": str(trainer.device)},
+    )
 
 
 def command_line() -> ArgumentParser:
@@ -388,14 +361,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     arguments.pop("config", None)
     try:
-        best = run(TrainConfig(**vars(parser.instantiate(arguments))))
+        config = TrainConfig(**vars(parser.instantiate(arguments)))
+        ranks = join_ranks(cuda=pick_device(config.device).type == "cuda")
+        best = run(config, ranks)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (Interrupted, KeyboardInterrupt):
         print("interrupted: the same command continues from here", file=sys.stderr)
         return 130
-    print(f"best: {best}")
+    finally:
+        leave_ranks()
+    if ranks.is_main:
+        print(f"best: {best}")
     return 0
 
 

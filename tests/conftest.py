@@ -50,6 +50,15 @@ def street_cache(tmp_path_factory):
     return cache
 
 
+@pytest.fixture(scope="session")
+def small_cache(street_cache):
+    """The same recordings at a quarter of the resolution: 64x96 px for the network."""
+    recordings, cache = street_cache.parent / "recordings", street_cache.parent / "small"
+    options = ["--time-steps", "2", "--downsample", "4"]
+    assert preprocess(["--input", str(recordings), "--output", str(cache), *options]) == 0
+    return cache
+
+
 def flickering_boxes(rng: np.random.Generator, label_times: int) -> tuple[np.ndarray, np.ndarray]:
     """EVENT and BOX arrays: rectangles full of events, wide cars and tall pedestrians, at 4 Hz."""
     events, boxes = [], np.zeros(label_times, BOX)

@@ -9,10 +9,10 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
     "gen1": set(),
     "models": set(),
-    "training": set(),
     "preprocessing": {"gen1"},
     "reporting": {"gen1", "models", "preprocessing"},
     "eval_gen1": {"gen1", "models", "preprocessing", "reporting"},
+    "training": {"gen1", "models", "preprocessing", "reporting", "eval_gen1"},
     "train_gen1": {"gen1", "models", "preprocessing", "reporting", "training", "eval_gen1"},
 }
 

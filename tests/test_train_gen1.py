@@ -23,9 +23,9 @@ TINY = ModelConfig("spikeyolo-p", time_steps=2)
 
 
 @pytest.fixture
-def config(street_cache, tmp_path):
+def config(small_cache, tmp_path):
     return TrainConfig(
-        street_cache,
+        small_cache,
         tmp_path / "run",
         epochs=2,
         batch_size=4,
@@ -58,14 +58,6 @@ def test_a_run_leaves_checkpoints_and_figures(config):
     assert (config.output / "config.yaml").exists()
 
 
-def test_the_loss_falls(config):
-    config = replace(config, epochs=12, batch_size=6, augment_on=False, eval_every=12)
-    train_gen1.run(config)
-    rows = list(csv.DictReader((config.output / "metrics.csv").open()))
-    first, last = (sum(float(row[k]) for k in ("box", "cls", "dfl")) for row in (rows[0], rows[-1]))
-    assert last < 0.7 * first
-
-
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_an_interrupted_run_ends_as_the_uninterrupted_one(config, tmp_path, accumulate):
     config = replace(config, optim=replace(config.optim, accumulate=accumulate))
@@ -76,7 +68,7 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(config, tmp_path, accu
     step = trainer.step
 
     def stop_at_the_second_batch(batch):
-        trainer.stop = trainer.batch == 1
+        trainer.stop.asked = trainer.batch == 1
         return step(batch)
 
     trainer.step = stop_at_the_second_batch
@@ -124,7 +116,7 @@ def test_a_non_finite_loss_stops_with_place_and_rate(config):
         trainer.fit()
 
 
-def test_the_test_split_is_never_read(config, street_cache, monkeypatch):
+def test_the_test_split_is_never_read(config, monkeypatch):
     opened = []
     open_split = train_gen1.open_split
     monkeypatch.setattr(
@@ -142,7 +134,7 @@ def test_another_configuration_does_not_continue_a_run(config):
         train_gen1.run(config)
 
 
-def test_a_damaged_checkpoint_is_named(config):
+def test_a_lone_damaged_checkpoint_is_named(config):
     config.output.mkdir()
     (config.output / "last.pt").write_bytes(b"half a file")
     with pytest.raises(ValueError, match=r"last.pt: not a readable checkpoint"):

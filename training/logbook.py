@@ -1,21 +1,29 @@
-"""What a run leaves behind beside its checkpoints: metrics.csv and TensorBoard events."""
+"""How a run goes, per epoch: metrics.csv, TensorBoard, W&B if asked."""
 
 import csv
+import importlib
+import io
 from pathlib import Path
+from typing import Any
 
+from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
 
 class Logbook:
-    """One row per epoch in `metrics.csv`, the same scalars in TensorBoard.
+    """One row per epoch in `metrics.csv`, the same scalars in TensorBoard, and W&B if asked.
 
-    Rows of epochs that are trained again after a resume are replaced.
+    Rows of epochs that are trained again after a resume are replaced. Raises ValueError if W&B
+    is asked for and not installed.
     """
 
-    def __init__(self, directory: Path, next_epoch: int) -> None:
+    def __init__(
+        self, directory: Path, next_epoch: int, wandb_project: str = "", settings: Any = None
+    ) -> None:
         self.path = directory / "metrics.csv"
         self.rows = [row for row in self._read() if int(row["epoch"]) < next_epoch]
         self.board = SummaryWriter(str(directory / "tensorboard"), purge_step=next_epoch)
+        self.wandb = _start_wandb(wandb_project, directory, settings) if wandb_project else None
 
     def _read(self) -> list[dict[str, str]]:
         if not self.path.exists():
@@ -35,3 +43,36 @@ class Logbook:
         for name, value in figures.items():
             self.board.add_scalar(name, value, epoch)
         self.board.flush()
+        if self.wandb is not None:
+            self.wandb.log(figures, step=epoch)
+
+    def add_picture(self, name: str, figure: Figure, epoch: int) -> None:
+        """Show a figure in TensorBoard, without the pyplot that its own `add_figure` needs."""
+        self.board.add_image(name, _rgb(figure), epoch, dataformats="HWC")
+
+    def add_firing_rates(self, rates: dict[str, float], epoch: int) -> None:
+        """The firing rate of every spiking layer, in TensorBoard."""
+        for layer, rate in rates.items():
+            self.board.add_scalar(f"firing_rate/{layer}", rate, epoch)
+
+
+def _rgb(figure: Figure) -> Any:
+    """uint8 [H, W, 3]."""
+    import matplotlib.image
+
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=80)
+    png.seek(0)
+    return (matplotlib.image.imread(png)[..., :3] * 255).astype("uint8")
+
+
+def _start_wandb(project: str, directory: Path, settings: Any) -> Any:
+    """A W&B run of its own settings (WANDB_MODE=offline on clusters)."""
+    try:
+        wandb = importlib.import_module("wandb")
+    except ImportError:
+        raise ValueError(
+            f"wandb is {project!r}, but the package wandb is not installed: "
+            "expected an empty setting, or pip install wandb"
+        ) from None
+    return wandb.init(project=project, dir=str(directory), config=settings, resume="allow")
