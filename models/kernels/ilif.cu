@@ -159,7 +159,7 @@ extern "C" __global__ void ilif_forward(
     if (initial_v) load(v, initial_v, neurons);
 #pragma unroll 16
     for (int t = 0; t < TIME_STEPS; ++t) {
-        Membrane input[OWNED] = {}, count[OWNED];
+        Membrane input[OWNED], count[OWNED];
         load(input, x + t * neurons, neurons);
         unsigned inside = 0;
 #pragma unroll
@@ -186,7 +186,7 @@ extern "C" __global__ void ilif_backward(
     if (grad_final_v) load(grad_v, grad_final_v, neurons);
 #pragma unroll 16
     for (int t = TIME_STEPS - 1; t >= 0; --t) {
-        Membrane grad[OWNED] = {};
+        Membrane grad[OWNED];
         load(grad, grad_spikes + t * neurons, neurons);
         const unsigned bits = window[window_byte(t)];
 #pragma unroll
@@ -236,7 +236,7 @@ extern "C" __global__ void ilif_inference(
     if (initial_v) load(v, initial_v, neurons);
 #pragma unroll 16
     for (int t = 0; t < TIME_STEPS; ++t) {
-        Membrane input[OWNED] = {}, added[OWNED] = {};
+        Membrane input[OWNED], added[OWNED] = {};
         load(input, x + t * neurons, neurons);
         if (residual) load(added, residual + t * neurons, neurons);
 #pragma unroll
