@@ -271,3 +271,28 @@ def test_any_bytes_give_a_value_error_or_a_consistent_read(tmp_path_factory, con
     events = reader.window(0, reader.duration_us)
     assert len(reader.read()) == len(events) == reader.n_events
     assert np.all(np.diff(events["t"]) >= 0)
+
+
+@pytest.mark.parametrize("case", GOOD_CASES)
+def test_mutated_recordings_give_a_value_error_or_a_consistent_read(files, tmp_path, case):
+    """40 copies with bytes changed, inserted and cut off; a header's last line is most at risk."""
+    rng = np.random.default_rng(len(case))
+    good = bytes(files[f"{case}|bytes"])
+    for _ in range(40):
+        content = bytearray(
+            good[: int(rng.integers(1, len(good) + 1))] if rng.random() < 0.5 else good
+        )
+        for place in rng.integers(0, min(len(content), 200), 3):
+            content[place] = int(rng.integers(0, 256))
+        if rng.random() < 0.3:
+            content.insert(int(rng.integers(0, len(content))), int(rng.integers(0, 256)))
+        try:
+            reader = read_bytes(tmp_path, content)
+        except ValueError as error:
+            assert "recording.dat: " in str(error)
+            assert "expected" in str(error)
+            continue
+        events = reader.window(0, reader.duration_us)
+        assert len(reader.read()) == len(events) == reader.n_events
+        assert np.all(np.diff(events["t"]) >= 0)
+        assert reader.n_events * 8 + reader.trailing_bytes <= len(content)

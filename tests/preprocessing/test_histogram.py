@@ -122,6 +122,43 @@ def test_adjacent_windows_add_up(events, cut_us):
     np.testing.assert_array_equal(parts, whole)
 
 
+@given(
+    t=st.integers(0, 999),
+    x=st.integers(0, 7),
+    y=st.integers(0, 7),
+    p=st.integers(0, 1),
+    time_steps=st.integers(1, 9),
+    downsample=st.sampled_from([1, 2, 4]),
+)
+@settings(max_examples=80, deadline=None)
+def test_one_event_fills_one_cell_the_right_one(t, x, y, p, time_steps, downsample):
+    event = to_events([t], [x], [y], [p])
+    cell = [t * time_steps // 1000, p, y // downsample, x // downsample]
+    for representation in TRUTH:
+        size = HistogramSettings(1000, time_steps, representation, downsample, 8, 8)
+        frames, tally = window_histogram(in_memory_reader(event), 0, size)
+        assert np.argwhere(frames).tolist() == [cell]
+        assert tally == EventTally(counted=1)
+
+
+@given(events=EVENTS, time_steps=st.integers(1, 7), seed=st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_the_order_of_events_within_a_bin_does_not_matter_to_counts(events, time_steps, seed):
+    size = HistogramSettings(1000, time_steps, height=8, width=8)
+    step = events["t"] * time_steps // 1000
+    order = np.lexsort([np.random.default_rng(seed).random(len(events)), step])
+    shuffled = events[order]
+    shuffled["t"] = events["t"]  # the pixels of a bin change places, its times stay sorted
+    expected, tally = window_histogram(in_memory_reader(events), 0, size)
+    found, found_tally = window_histogram(in_memory_reader(shuffled), 0, size)
+    np.testing.assert_array_equal(found, expected)
+    assert found_tally == tally
+    slow = event_histogram(
+        events[np.random.default_rng(seed).permutation(len(events))], 0, 1000, time_steps, 8, 8
+    )
+    np.testing.assert_array_equal(slow, expected)
+
+
 @pytest.mark.parametrize(("n", "clipped"), [(255, 0), (256, 1), (70_000, 69_745)])
 def test_a_cell_saturates_at_255_however_many_events_it_gets(n, clipped):
     events = to_events(np.arange(n), np.full(n, 3), np.full(n, 2), np.ones(n))
