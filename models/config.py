@@ -22,7 +22,7 @@ class ModelConfig:
         detach_reset: Let no gradient through the soft reset, as published.
         activation: "ilif", the integer neuron; "lif", binary, with every step shown D times;
             "qann", its D + 1 levels without time or state; "relu", the ANN twin.
-        backend: What computes the neuron: "auto", "torch" or "spikingjelly".
+        backend: What computes the neuron: "auto", "cupy", "spikingjelly" or "torch".
     """
 
     name: str = "spikeyolo-s"

@@ -51,7 +51,7 @@ class SpikeYOLOConfig:
         detach_reset: Stop the gradient through the soft reset.
         activation: "ilif", the integer neuron; "lif", binary, with every step shown D times;
             "qann", its D + 1 levels without time or state; "relu", the ANN twin.
-        backend: Which code runs the neuron: "auto", "torch" or "spikingjelly".
+        backend: Which code runs the neuron: "auto", "cupy", "spikingjelly" or "torch".
         variant: "coco" or "gen1", the published layout; gen1 has one block in layer 8, not three.
     """
 
@@ -130,7 +130,6 @@ class SpikeYOLO(nn.Module):
     def __init__(self, config: SpikeYOLOConfig) -> None:
         super().__init__()
         self.config = config
-        self.carry_state = False
         neuron = neuron_factory(config)
         c1, c2, c3, c4 = (round(c * config.width) for c in (128, 256, 512, 1024))
         in_channels = config.in_channels * (1 if config.is_spiking else config.time_steps)
@@ -167,17 +166,24 @@ class SpikeYOLO(nn.Module):
         self.out5 = ConvBlock(neuron, c3 + c3, ratio=2 if config.wide_p5 else 1)
 
         self.head = Detect(neuron, (c2, c2 + c2, c3 + c3), config.num_classes)
+        self.carry_state = False
+
+    @property
+    def carry_state(self) -> bool:
+        """Do neurons keep their membranes from one call to the next, as streams want it?"""
+        return self._carry_state
+
+    @carry_state.setter
+    def carry_state(self, carry: bool) -> None:
+        self._carry_state = carry
+        for module in self.modules():
+            if isinstance(module, ILIFNode):
+                module.keep_state = carry
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self._checked(x)
-        if self.carry_state:
-            return self._detect(x)
-        functional.reset_net(self)
-        maps = self._detect(x)
-        functional.reset_net(self)
-        return maps
-
-    def _detect(self, x: Tensor) -> list[Tensor]:
+        if not self.carry_state:
+            functional.reset_net(self)
         x = self.down1(x)
         if self.config.activation == "lif":
             x = x.repeat_interleave(self.config.max_spikes, dim=0)  # the stem runs once per step
