@@ -68,7 +68,7 @@ class Trainer:
         self.model.to(self.device, self.dtype, memory_format=memory_format)
         if ranks.world > 1 and config.sync_bn:
             synchronise_batch_norm(self.model)
-        self.network = replicate(self.model, ranks, config.sync_bn, config.optim.accumulate)
+        self.network = replicate(self.model, ranks, config.optim.accumulate)
         self.criterion = DetectionLoss(
             config.model.num_classes, config.gains, sum_over_ranks=ranks.sum
         )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -75,7 +76,15 @@ def join_ranks(cuda: bool) -> Ranks:
                 f"{torch.cuda.device_count()} GPUs, expected one process per GPU"
             )
         torch.cuda.set_device(ranks.local_rank)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    # A restarted group meets under keys of its own: gloo would find the dead one's addresses.
+    store, *_ = next(iter(rendezvous("env://")))
+    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if cuda else "gloo",
+        store=dist.PrefixStore(f"restart {restart}", store),
+        rank=ranks.rank,
+        world_size=world,
+    )
     return ranks
 
 
@@ -85,11 +94,11 @@ def leave_ranks() -> None:
         dist.destroy_process_group()
 
 
-def replicate(model: nn.Module, ranks: Ranks, sync_bn: bool, accumulate: int) -> nn.Module:
+def replicate(model: nn.Module, ranks: Ranks, accumulate: int) -> nn.Module:
     """The model as every rank trains it: gradients are averaged during backward.
 
     The graph is declared static, so that DDP plans its buckets once, unless gradients accumulate
-    over batches. Without synchronised batch norm, the running statistics of rank 0 count.
+    over batches. Buffers are those of rank 0, also where batch norm is not synchronised.
     """
     if ranks.world == 1:
         return model
@@ -97,7 +106,6 @@ def replicate(model: nn.Module, ranks: Ranks, sync_bn: bool, accumulate: int) ->
     return DistributedDataParallel(
         model,
         device_ids=[ranks.local_rank] if on_gpu else None,
-        broadcast_buffers=not sync_bn,
         gradient_as_bucket_view=True,
         static_graph=accumulate == 1,
     )

@@ -1,0 +1,40 @@
+"""Run train_gen1.py, write every step's loss to a file, and perhaps die on the way.
+
+python rank_run.py STEPS.jsonl "RANK:STEP" [arguments of train_gen1.py]; "RANK:STEP" kills that
+rank before its step, once: STEPS.jsonl.died says that it has happened.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+import train_gen1  # noqa: E402
+
+
+def main() -> int:
+    log, death, *arguments = sys.argv[1:]
+    rank, died = os.environ.get("RANK", "0"), Path(f"{log}.died")
+    step = train_gen1.Trainer.step
+
+    def logged(trainer, batch):
+        place = trainer.epoch * trainer.batches_per_epoch + trainer.batch
+        if death == f"{rank}:{place}" and not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        items, lr = step(trainer, batch)
+        if trainer.ranks.is_main:
+            with Path(log).open("a") as file:
+                file.write(json.dumps([place, *items.tolist()]) + "\n")
+        return items, lr
+
+    train_gen1.Trainer.step = logged
+    return train_gen1.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

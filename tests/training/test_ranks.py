@@ -1,0 +1,89 @@
+"""Two processes that train one model: the same figures as one, and back after a death."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.checkpoint import load_checkpoint
+
+RANK_RUN = Path(__file__).with_name("rank_run.py")
+SETTINGS = """
+model: {name: spikeyolo-p, time_steps: 2}
+amp: fp64
+epochs: 2
+batch_size: 5
+workers: 0
+augment_on: true
+threads: 1
+optim: {name: sgd, lr: 0.01, warmup_epochs: 1, ema_decay: 0.9, ema_tau: 2}
+"""
+
+
+def train(cache, output, processes, death="", *options):
+    """Run train_gen1.py on so many processes; returns the finished process."""
+    config = output.with_suffix(".yaml")
+    config.write_text(SETTINGS)
+    start = [sys.executable]
+    if processes > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        start += ["--max-restarts=1", "--monitor-interval=0.2"]
+    command = [*start, str(RANK_RUN), f"{output}.jsonl", death, f"--config={config}"]
+    command += [f"--cache={cache}", f"--output={output}", "--device=cpu", *options]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, **ONE_THREAD}
+    )
+
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def alone(small_cache, tmp_path_factory):
+    """A run of one process on the global batch."""
+    output = tmp_path_factory.mktemp("ranks") / "alone"
+    done = train(small_cache, output, 1)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+def losses(output):
+    """Step -> box, cls, dfl; a step trained again after a death counts as it came out last."""
+    lines = Path(f"{output}.jsonl").read_text().splitlines()
+    return {place: items for place, *items in map(json.loads, lines)}
+
+
+@pytest.mark.slow
+def test_two_processes_learn_and_score_as_one(small_cache, alone, tmp_path):
+    """Batches of 5 split 3 + 2, the last of 2 splits 1 + 1; rank 1 dies once in the middle."""
+    output = tmp_path / "together"
+    done = train(small_cache, output, 2, "1:4", "--save_every_min=0")
+    assert done.returncode == 0, done.stderr
+    assert Path(f"{output}.jsonl.died").exists()
+    assert "continuing" in done.stdout
+
+    expected, found = losses(alone), losses(output)
+    assert list(found) == list(expected) == list(range(6))
+    for place, items in expected.items():
+        assert found[place] == pytest.approx(items, rel=1e-6, abs=1e-6)
+
+    together, single = (load_checkpoint(run / "last.pt").training for run in (output, alone))
+    for name, value in single["weights"].items():
+        torch.testing.assert_close(together["weights"][name], value, rtol=1e-6, atol=1e-6)
+    for run in (output, alone):
+        rows = list(csv.DictReader((run / "metrics.csv").open()))
+        assert [row["epoch"] for row in rows] == ["0", "1"]
+    starts = json.loads((output / "run.json").read_text())["starts"]
+    assert [start["processes"] for start in starts] == [2, 2]
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_does_not_continue_a_run(small_cache, alone):
+    done = train(small_cache, alone, 2)
+    assert done.returncode != 0
+    assert "begun with processes 1, not 2: give the same settings" in done.stderr
