@@ -7,7 +7,8 @@ predecessors gets their latest time.
 """
 
 import mmap
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,11 +23,8 @@ from gen1.spec import EVENT
 ADDRESS_BITS = {1: (9, 17), 2: (14, 28)}
 #: Events per entry of the seek index.
 BLOCK = 65_536
-#: Blocks that are read ahead of the scan, and let go behind it: 32 MiB.
-BLOCKS_AHEAD = 64
-#: Advice to the system about the memory map; None where it takes none.
-READ_AHEAD = getattr(mmap, "MADV_WILLNEED", None)
-DONE_WITH = getattr(mmap, "MADV_DONTNEED", None)
+#: Blocks that the scan reads at a time: 2 MiB.
+BLOCKS_AT_ONCE = 4
 
 EVENT_TYPES = (0, 12)  # Event2D, CD
 RECORD_BYTES = 8
@@ -125,14 +123,25 @@ class DatReader:
 
     def release(self) -> None:
         """Give the memory of the map back to the system; what is read again is mapped again."""
-        self._advise(DONE_WITH, 0, self.n_events)
+        if isinstance(self._map, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
-    def _advise(self, advice: int | None, first: int, last: int) -> None:
-        """Tell the system what happens to events [first, last), where it can be told."""
-        start = (self._offset + first * RECORD_BYTES) // mmap.PAGESIZE * mmap.PAGESIZE
-        end = min(self._offset + last * RECORD_BYTES, len(self._map))
-        if isinstance(self._map, mmap.mmap) and advice is not None and end > start:
-            self._map.madvise(advice, start, end - start)
+    def _pieces(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Index of the first event and uint64 [n] of pieces of BLOCKS_AT_ONCE, read in order.
+
+        For one pass, reading is cheaper than mapping. Raises ValueError if the file shrank.
+        """
+        buffer = np.empty(BLOCKS_AT_ONCE * BLOCK, "<u8")
+        with self.path.open("rb") as file:
+            if hasattr(os, "posix_fadvise"):  # the system then reads ahead twice as far
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            file.seek(self._offset)
+            for first in range(0, self.n_events, len(buffer)):
+                piece = buffer[: self.n_events - first]
+                if file.readinto(piece.data) < piece.nbytes:
+                    found = "became shorter while it was read"
+                    raise ValueError(f"{self.path}: {found}, expected a finished recording")
+                yield first, piece
 
     def _repaired_times(self, first: int, last: int) -> np.ndarray:
         """Repaired times in us of events [first, last), int64 [last - first]."""
@@ -149,16 +158,17 @@ class DatReader:
         n_blocks = -(-self.n_events // BLOCK)
         carried_us, wraps = np.full(n_blocks + 1, -1), np.zeros(n_blocks + 1, np.int64)
         previous_us, backward, outside = -1, 0, 0
-        for first in range(0, n_blocks, BLOCKS_AHEAD):
-            last = min(first + BLOCKS_AHEAD, n_blocks)
-            self._advise(READ_AHEAD, last * BLOCK, (last + BLOCKS_AHEAD) * BLOCK)
-            states = (carried_us[first : last + 1], wraps[first : last + 1])
-            packed = self.packed[first * BLOCK : last * BLOCK]
+        for first, packed in self._pieces():
+            blocks = slice(first // BLOCK, (first + len(packed) - 1) // BLOCK + 2)
             previous_us, steps, beyond = _scan_records(
-                packed, *states, previous_us, *frame_hw, *ADDRESS_BITS[self.version]
+                packed,
+                carried_us[blocks],
+                wraps[blocks],
+                previous_us,
+                *frame_hw,
+                *ADDRESS_BITS[self.version],
             )
             backward, outside = backward + steps, outside + beyond
-            self._advise(DONE_WITH, first * BLOCK, last * BLOCK)
         order = TimeOrder(
             backward_steps=int(backward),
             wraps=int(wraps[-1]),
