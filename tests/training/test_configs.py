@@ -1,0 +1,39 @@
+"""Every configuration in the repository can be used and says what it is."""
+
+from pathlib import Path
+
+import pytest
+
+from train_gen1 import TrainConfig, command_line
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+def load(path):
+    parser = command_line()
+    arguments = parser.parse_args(["--config", str(path), "--cache", "c", "--output", "o"])
+    arguments.pop("config")
+    return TrainConfig(**vars(parser.instantiate(arguments)))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_it_loads_and_builds_a_network(path):
+    assert load(path).model.build().config.num_classes == 2
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in CONFIGS if p.stem.startswith("gen1")], ids=lambda path: path.stem
+)
+def test_its_header_gives_command_cost_and_result(path):
+    header = path.read_text()
+    assert f"python train_gen1.py --config configs/{path.name} --cache CACHE" in header
+    for line in ("# 8 GPUs: ", "# Cache: ", "# Cost: ", "# Result: "):
+        assert line in header
+
+
+def test_the_authors_sizes_differ_in_size_alone():
+    recipes = {path.stem: load(path) for path in CONFIGS if path.stem.startswith("gen1_authors")}
+    assert {recipe.model.name for recipe in recipes.values()} == {
+        f"spikeyolo-{size}" for size in "nsml"
+    }
+    assert len({(r.optim, r.batch_size, r.epochs, r.amp) for r in recipes.values()}) == 1
