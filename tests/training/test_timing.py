@@ -36,4 +36,4 @@ def test_parts_are_told_apart(spent):
 
 def test_only_a_starving_device_complains(spent):
     assert spent(0.0, 0.04).complaint(workers=4) == ""
-    assert "79% of a step waits for data with workers=4" in spent(0.04, 0.01).complaint(workers=4)
+    assert "78% of a step waits for data with workers=4" in spent(0.04, 0.01).complaint(workers=4)
