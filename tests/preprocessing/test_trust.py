@@ -3,8 +3,8 @@
 import multiprocessing
 import os
 import random
-import resource
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -37,11 +37,22 @@ def verified(cache: Path, capsys, *options: str) -> tuple[int, str]:
     return code, capsys.readouterr().out
 
 
-def in_child(target, *arguments) -> multiprocessing.Process:
-    """Start target in a fork: imports are done, so a kill hits the work and not them."""
-    process = multiprocessing.get_context("fork").Process(target=target, args=arguments)
+def in_child(*arguments: object) -> multiprocessing.Process:
+    """Start a run in a process that has imported all it needs, so that a kill hits its work.
+
+    Forked by a server without threads: the process of the tests may have some.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["preprocessing.__main__"])
+    process = context.Process(target=main, args=([*map(str, arguments)],))
     process.start()
     return process
+
+
+def script(code: str, *arguments: object) -> subprocess.Popen:
+    """Start Python code with arguments in sys.argv."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 def read_everything(path: Path) -> None:
@@ -61,7 +72,8 @@ def test_kill_9_at_random_moments_never_leaves_a_file_that_passes_as_complete(
     assert run(data, tmp_path / "undisturbed") == 0
     moments, kills = random.Random(0), 0
     for attempt in range(25):
-        child = in_child(run, data, cache, "--workers", str(1 + attempt % 2))
+        options = ("--time-steps", 2, "--workers", 1 + attempt % 2)
+        child = in_child("--input", data, "--output", cache, *options)
         time.sleep(moments.uniform(0.01, 0.12))
         child.kill()
         child.join()
@@ -90,22 +102,25 @@ def test_a_second_run_on_the_same_output_is_refused(tree, tmp_path, monkeypatch,
 
 @linux_only
 def test_the_claim_of_a_killed_run_does_not_outlive_it(tmp_path):
-    def hold() -> None:
-        with claim(tmp_path):
-            (tmp_path / "claimed").touch()
-            time.sleep(60)
-
-    holder = in_child(hold)
+    hold = (
+        "import pathlib, sys, time; from preprocessing.claim import claim; "
+        "path = pathlib.Path(sys.argv[1]); file = claim(path); "
+        "(path / 'claimed').touch(); time.sleep(60)"
+    )
+    holder = script(hold, tmp_path)
     while not (tmp_path / "claimed").exists():
+        assert holder.poll() is None
         time.sleep(0.01)
     holder.kill()
+    holder.communicate()
     claim(tmp_path).close()
 
 
 @linux_only
 def test_two_runs_started_together_do_not_corrupt_the_cache(tree, tmp_path):
     data, cache = tree(train=4, n_events=100_000), tmp_path / "cache"
-    children = [in_child(run, data, cache) for _ in range(2)]
+    options = ("--input", data, "--output", cache, "--time-steps", 2)
+    children = [in_child(*options) for _ in range(2)]
     for child in children:
         child.join()
     assert run(data, tmp_path / "undisturbed") == 0
@@ -120,18 +135,16 @@ def test_a_full_disk_ends_in_one_sentence_and_keeps_what_is_finished(tree, tmp_p
     limit = (cache / "train" / "r1.h5").stat().st_size // 2
     for name in ("r1", "r2"):
         (cache / "train" / f"{name}.h5").unlink()
-    log = tmp_path / "log"
-
-    def run_out_of_room() -> None:
-        sys.stderr = log.open("w", buffering=1)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        os._exit(run(data, cache, "--workers", workers))
-
-    child = in_child(run_out_of_room)
-    child.join()
-    assert child.exitcode == 1
-    errors = [line for line in log.read_text().split("\n") if line.startswith("error: ")]
-    assert len(errors) == 1, log.read_text()
+    run_out_of_room = (
+        "import resource, sys; from preprocessing.__main__ import main; "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); sys.exit(main())"
+    )
+    options = ("--time-steps", 2, "--workers", workers)
+    child = script(run_out_of_room, "--input", data, "--output", cache, *options)
+    _, log = child.communicate(timeout=60)
+    assert child.returncode == 1
+    errors = [line for line in log.split("\n") if line.startswith("error: ")]
+    assert len(errors) == 1, log
     assert ".h5: cannot be written (File too large)" in errors[0]
     assert [path.name for path in (cache / "train").iterdir()] == ["r0.h5"]
     assert not read_manifest(cache).complete
