@@ -30,7 +30,7 @@ from training.batch_norm import synchronise_batch_norm
 from training.checkpoints import BackgroundWriter, on_host, read_last, write_last
 from training.config import AMP_DTYPES, FREE, TrainConfig
 from training.ema import WeightAverage
-from training.interrupt import Interrupted, StopRequest
+from training.interrupt import Interrupted, StopRequest, leave_signals_to_the_parent
 from training.leaks import event_hashes, refuse_leaks
 from training.logbook import Logbook
 from training.optim import build_optimizer, set_rates
@@ -81,6 +81,8 @@ class Trainer:
         self.loss_sum = torch.zeros(3)  # box, cls, dfl of the epoch so far
         self.stop, self.writer = StopRequest(), BackgroundWriter()
         self.times, self.saved_at = StepTimes(self.device), time.monotonic()
+        self.logbook: Logbook | None = None
+        self.origin = {"commit": commit(), "environment": environment()}
 
     def open_split(self, split: str, **options: Any) -> HistogramDataset:
         return open_split(
@@ -109,7 +111,7 @@ class Trainer:
             "best": self.best,
             "loss_sum": self.loss_sum,
             "weights": self.model.state_dict(),
-            "average": self.average.state_dict(),
+            "average_updates": self.average.updates,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "random": random_states,
@@ -131,8 +133,7 @@ class Trainer:
             "input": self.config.input,
             "epoch": self.epoch,
             "seed": self.config.seed,
-            "commit": commit(),
-            "environment": environment(),
+            **self.origin,
             **more,
         }
         weights, training = on_host(self.average.weights), on_host(training)
@@ -157,7 +158,7 @@ class Trainer:
         if checkpoint.meta["histogram"] != asdict(self.manifest.settings):
             raise ValueError(f"{path}: trained on a cache made with other settings")
         load_weights(self.model, state["weights"], path)
-        self.average.load_state_dict(state["average"])
+        self.average.load(checkpoint.weights, state["average_updates"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.batch, self.best = state["epoch"], state["batch"], state["best"]
@@ -180,16 +181,16 @@ class Trainer:
 
     def fit(self) -> None:
         """Train to the last epoch; logs, checkpoints and selects on val along the way."""
-        config, main = self.config, self.ranks.is_main
-        self.logbook = (
-            Logbook(config.output, self.epoch, config.wandb, self.settings()) if main else None
-        )
+        config = self.config
+        if self.ranks.is_main:
+            self.logbook = Logbook(config.output, self.epoch, config.wandb, self.settings())
         while self.epoch < config.epochs:
             started = time.monotonic()
             figures = self.train_epoch()
             figures["epoch_s"] = time.monotonic() - started
             last_epoch = self.epoch + 1 == config.epochs
             if last_epoch or (self.epoch + 1) % config.eval_every == 0:
+                self.save()  # scoring takes long and does not listen to signals
                 figures |= self.validate()
             if self.logbook is not None:
                 print(summary(self.epoch, config.epochs, figures), flush=True)
@@ -207,7 +208,6 @@ class Trainer:
         progress = Progress(
             self.rest_of_epoch(), title, total, self.batch, visible=self.ranks.is_main
         )
-        lr = 0.0
         self.times.reset()
         for batch in progress:
             self.times.data_ready()
@@ -219,7 +219,7 @@ class Trainer:
             progress.show(f"box {box:.2f} cls {cls:.2f} dfl {dfl:.2f} lr {lr:.2g}")
             self.checkpoint_if_due()
         box, cls, dfl = (self.loss_sum / self.batch).tolist()
-        return {"box": box, "cls": cls, "dfl": dfl, "lr": lr}
+        return {"box": box, "cls": cls, "dfl": dfl, "lr": self.optimizer.param_groups[0]["lr"]}
 
     def step(self, batch: Batch) -> tuple[Tensor, float]:
         """Forward, backward and, every `accumulate` batches, an update."""
@@ -269,6 +269,7 @@ class Trainer:
             collate_fn=collate,
             pin_memory=self.device.type == "cuda",
             prefetch_factor=4 if self.config.workers else None,
+            worker_init_fn=leave_signals_to_the_parent,
         )
 
     def validate(self) -> dict[str, float]:
@@ -341,6 +342,7 @@ def start_run_directory(trainer: Trainer, resumed: bool) -> None:
         settings={k: v for k, v in settings.items() if k not in FREE},
         manifest=trainer.manifest,
         place={"epoch": trainer.epoch, "batch": trainer.batch, "device": str(trainer.device)},
+        origin=trainer.origin,
     )
 
 

@@ -1,22 +1,27 @@
 """The training script: learns, logs, is interrupted and continues, refuses nonsense."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_gen1
 from models.checkpoint import load_checkpoint
 from models.config import ModelConfig
 from train_gen1 import Interrupted, TrainConfig, Trainer, main
 from training.optim import OptimConfig
+from training.validation import merged
 
 ROOT = Path(train_gen1.__file__).parent
 TINY = ModelConfig("spikeyolo-p", time_steps=2)
@@ -86,12 +91,11 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(config, tmp_path, accu
     assert figures[:2] == figures[2:]
 
 
-@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_process_continues_from_its_last_checkpoint(config, tmp_path, kill):
+def test_a_terminated_process_saves_and_continues(config, tmp_path):
     yaml = tmp_path / "tiny.yaml"
     yaml.write_text(
         "model: {name: spikeyolo-p, time_steps: 2}\nepochs: 3\nbatch_size: 2\nworkers: 0\n"
-        "save_every_min: 0\noptim: {name: adamw, lr: 1e-3}\n"
+        "save_every_min: 0\noptim: {name: adamw, lr: 1e-3}\npictures: 0\n"
     )
     command = [sys.executable, "train_gen1.py", "--config", str(yaml)]
     command += ["--cache", str(config.cache), "--output", str(config.output)]
@@ -99,9 +103,9 @@ def test_a_killed_process_continues_from_its_last_checkpoint(config, tmp_path, k
     deadline = time.monotonic() + 120
     while not (config.output / "last.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.kill(process.pid, kill)
+    os.kill(process.pid, signal.SIGTERM)
     process.communicate(timeout=60)
-    assert process.returncode == (130 if kill == signal.SIGTERM else -signal.SIGKILL)
+    assert process.returncode == 130
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "continuing" in done.stdout
@@ -132,6 +136,86 @@ def test_another_configuration_does_not_continue_a_run(config):
     train_gen1.run(replace(config, epochs=1))
     with pytest.raises(ValueError, match=r"last.pt: begun with epochs 1, not 2: give the same"):
         train_gen1.run(config)
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(config, tmp_path):
+    train_gen1.run(config)
+    whole = weights_of(config.output / "last.pt")
+    last = config.output / "last.pt"
+    last.write_bytes(last.read_bytes()[:-1000])
+    with pytest.warns(UserWarning, match=r"last.pt: not a readable .* continuing from .*previous"):
+        train_gen1.run(config)
+    assert_same_weights(whole, weights_of(last))
+
+
+def test_another_number_of_processes_does_not_continue_a_run(config):
+    train_gen1.run(replace(config, epochs=1, pictures=0))
+    trainer = Trainer(replace(config, epochs=1, pictures=0))
+    trainer.settings = lambda: {**Trainer.settings(trainer), "processes": 2}
+    with pytest.raises(ValueError, match=r"last.pt: begun with processes 1, not 2: give the same"):
+        trainer.resume()
+
+
+def test_a_run_says_how_it_came_about(config):
+    config = replace(config, epochs=1)
+    for _ in range(2):
+        train_gen1.run(config)
+    starts = json.loads((config.output / "run.json").read_text())["starts"]
+    assert [start["epoch"] for start in starts] == [0, 1]
+    assert starts[0]["config_sha256"] == starts[1]["config_sha256"] != starts[0]["manifest_sha256"]
+    assert {"command", "commit", "environment", "processes", "device"} <= starts[0].keys()
+    board = EventAccumulator(str(config.output / "tensorboard"), {"images": 0, "scalars": 0})
+    tags = board.Reload().Tags()
+    assert tags["images"] == ["val"]
+    assert {"box", "val_map_50", "firing_rate/mean"} <= {*tags["scalars"]}
+
+
+def test_shards_together_find_what_one_process_finds(config):
+    trainer = Trainer(config)
+    find = partial(
+        train_gen1.detect,
+        trainer.model,
+        trainer.train_set,
+        replace(config.detect, score_threshold=0.005),
+        5,
+        0,
+        trainer.device,
+    )
+    alone = find()
+    together = merged([find(shard=(rank, 2)) for rank in range(2)])
+    assert sum(map(len, alone.values())) > 0
+    assert alone.keys() == together.keys()
+    for name, boxes in alone.items():
+        assert np.array_equal(boxes, together[name])
+
+
+def test_a_recording_in_two_splits_is_refused(config, monkeypatch):
+    hashes = {"train": {"a": "1"}, "val": {"b": "1"}}
+    monkeypatch.setattr(train_gen1, "event_hashes", lambda *_: hashes)
+    with pytest.raises(ValueError, match="val/b has the events of train/a"):
+        Trainer(config)
+
+
+def test_a_gpu_without_bf16_is_named(config, monkeypatch):
+    monkeypatch.setattr(train_gen1, "pick_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(train_gen1, "has_bf16", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
+    with pytest.raises(ValueError, match="amp is 'bf16', which Tesla T4 does not compute"):
+        Trainer(replace(config, amp="bf16"))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
+def test_it_trains_on_a_gpu(config, amp):
+    train_gen1.run(replace(config, device="cuda", amp=amp, workers=2))
+    rows = list(csv.DictReader((config.output / "metrics.csv").open()))
+    assert all(float(row[part]) > 0 for row in rows for part in ("cls", "forward_backward_ms"))
+
+
+def test_wandb_is_needed_only_if_asked_for(config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match="wandb is 'gen1', but the package wandb is not installed"):
+        train_gen1.run(replace(config, wandb="gen1"))
 
 
 def test_a_lone_damaged_checkpoint_is_named(config):

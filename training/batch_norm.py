@@ -5,14 +5,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
-def synchronise_batch_norm(model: nn.Module) -> nn.Module:
+def synchronise_batch_norm(model: nn.Module) -> None:
     """Let every batch norm of the model see all ranks: torch's own on GPUs, ours on CPUs."""
     if next(model.parameters()).is_cuda:
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = RankBatchNorm2d  # the same tensors, another forward
-    return model
 
 
 class RankBatchNorm2d(nn.BatchNorm2d):

@@ -15,10 +15,8 @@ from training.optim import OptimConfig
 
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": None}
 #: Settings that may change between two parts of a run: they do not alter what is learnt.
-FREE = {
-    *("cache", "output", "device", "workers", "threads", "in_memory", "save_every_min"),
-    *("pictures", "wandb"),
-}
+FREE = {"cache", "output", "device", "workers", "threads", "in_memory", "save_every_min"}
+FREE |= {"pictures", "wandb"}
 
 
 @dataclass(frozen=True)

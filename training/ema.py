@@ -1,6 +1,7 @@
 """Exponential moving average of the weights, the copy that is evaluated and kept."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -28,10 +29,8 @@ class WeightAverage:
         for name in state.keys() - set(floats):
             self.weights[name].copy_(state[name])
 
-    def state_dict(self) -> dict[str, int | dict[str, Tensor]]:
-        return {"updates": self.updates, "weights": self.weights}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.updates = state["updates"]
+    def load(self, weights: Mapping[str, Tensor], updates: int) -> None:
+        """Continue from the `weights` that so many updates led to."""
+        self.updates = updates
         for name, value in self.weights.items():
-            value.copy_(state["weights"][name])
+            value.copy_(weights[name])

@@ -3,6 +3,8 @@
 import signal
 from types import FrameType
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
 
 class Interrupted(Exception):
     """A signal asked the run to stop; it has been saved."""
@@ -15,10 +17,19 @@ class StopRequest:
         self.asked = False
 
     def listen(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for number in SIGNALS:
             signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = True
+
+
+def leave_signals_to_the_parent(worker: int) -> None:
+    """For DataLoader workers: torchrun and a terminal signal them too, but samples are needed.
+
+    A worker whose parent has died ends by itself.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

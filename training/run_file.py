@@ -8,14 +8,17 @@ from typing import Any
 
 from gen1.atomic import atomic_write
 from preprocessing.cache import Manifest
-from reporting.provenance import commit, environment
 from training.settings import content_hash
 
 
 def add_start(
-    directory: Path, settings: dict[str, Any], manifest: Manifest, place: dict[str, Any]
+    directory: Path,
+    settings: dict[str, Any],
+    manifest: Manifest,
+    place: dict[str, Any],
+    origin: dict[str, Any],
 ) -> None:
-    """Add a start to directory/run.json: command, hashes of settings and cache, commit, place."""
+    """Add a start to directory/run.json: command, hashes of settings and cache, place, origin."""
     path = directory / "run.json"
     starts = json.loads(path.read_bytes())["starts"] if path.exists() else []
     start = {
@@ -24,8 +27,7 @@ def add_start(
         "manifest_sha256": content_hash(asdict(manifest)),
         "processes": settings["processes"],
         **place,
-        "commit": commit(),
-        "environment": environment(),
+        **origin,
     }
     with atomic_write(path) as file:
         file.write(json.dumps({"starts": [*starts, start]}, indent=1).encode() + b"\n")

@@ -1,0 +1,85 @@
+"""Randomness, settings, signals and progress of a run."""
+
+import os
+import random
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from training import progress
+from training.interrupt import StopRequest
+from training.progress import Progress
+from training.randomness import random_state, restore_random_state, seed_everything
+from training.settings import content_hash, refuse_other_settings
+
+
+def draw():
+    return random.random(), np.random.normal(), torch.rand(3).tolist()  # noqa: NPY002
+
+
+def test_every_generator_continues_from_a_file(tmp_path):
+    seed_everything(3)
+    draw()
+    torch.save(random_state(), tmp_path / "state.pt")
+    expected = draw()
+    seed_everything(4)
+    restore_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert draw() == expected
+
+
+def test_seeds_differ_and_repeat():
+    drawn = []
+    for seed in (1, 1, 2):
+        seed_everything(seed)
+        drawn.append(draw())
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_hashes_ignore_the_order_of_keys_and_nothing_else():
+    assert content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1})
+    assert content_hash({"a": 1}) != content_hash({"a": 2})
+
+
+def test_differing_settings_are_named_and_free_ones_are_not(tmp_path):
+    found, asked = {"optim": {"lr": 1}, "workers": 4}, {"optim": {"lr": 2}, "workers": 0}
+    with pytest.raises(ValueError, match=r"begun with optim.lr 1, not 2: give the same settings"):
+        refuse_other_settings(tmp_path, found, asked, {"workers"})
+    refuse_other_settings(tmp_path, found, {**found, "workers": 0}, {"workers"})
+
+
+@pytest.fixture
+def stop():
+    """A StopRequest that listens until the test ends."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
+    request = StopRequest()
+    request.listen()
+    yield request
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_first_signal_only_asks(stop, number):
+    os.kill(os.getpid(), number)
+    assert stop.asked
+
+
+def test_a_second_interrupt_leaves_at_once(stop):
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("visible", [True, False])
+def test_a_log_file_gets_plain_lines_from_the_first_process_alone(capsys, monkeypatch, visible):
+    now = iter(range(0, 1000, 40))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    shown = Progress(range(5), "epoch 1/2", total=8, first=3, visible=visible)
+    for _ in shown:
+        shown.show("box 1.00")
+    out, err = capsys.readouterr()
+    lines = ["epoch 1/2: batch 5/8, box 1.00", "epoch 1/2: batch 7/8, box 1.00"]
+    assert (out.splitlines(), err) == (lines if visible else [], "")
