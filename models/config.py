@@ -23,6 +23,7 @@ class ModelConfig:
         activation: "ilif", the integer neuron; "lif", binary, with every step shown D times;
             "qann", its D + 1 levels without time or state; "relu", the ANN twin.
         backend: What computes the neuron: "auto", "cupy", "spikingjelly" or "torch".
+        checkpoint_stages: Train in less memory and more time: blocks run again for their gradients.
     """
 
     name: str = "spikeyolo-s"
@@ -36,6 +37,7 @@ class ModelConfig:
     detach_reset: bool = True
     activation: str = "ilif"
     backend: str = "auto"
+    checkpoint_stages: bool = False
 
     def build(self) -> SpikeYOLO:
         """The network with fresh weights; ValueError for an impossible setting."""

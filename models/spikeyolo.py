@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from models.blocks import SPPF, AllConvBlock, ConvBlock, Downsample, Neuron, SpikeConv, per_step
 from models.head import Detect
 from models.neuron import ILIFNode
+from models.recompute import recomputed
 
 MAX_STRIDE = 32
 ACTIVATIONS = ("ilif", "lif", "qann", "relu")
@@ -52,6 +53,7 @@ class SpikeYOLOConfig:
         activation: "ilif", the integer neuron; "lif", binary, with every step shown D times;
             "qann", its D + 1 levels without time or state; "relu", the ANN twin.
         backend: Which code runs the neuron: "auto", "cupy", "spikingjelly" or "torch".
+        checkpoint_stages: Train in less memory and more time: blocks run again for their gradients.
         variant: "coco" or "gen1", the published layout; gen1 has one block in layer 8, not three.
     """
 
@@ -67,6 +69,7 @@ class SpikeYOLOConfig:
     detach_reset: bool = True
     activation: str = "ilif"
     backend: str = "auto"
+    checkpoint_stages: bool = False
     variant: str = "coco"
 
     def __post_init__(self) -> None:
@@ -187,20 +190,28 @@ class SpikeYOLO(nn.Module):
         x = self.down1(x)
         if self.config.activation == "lif":
             x = x.repeat_interleave(self.config.max_spikes, dim=0)  # the stem runs once per step
-        x = self.stage1(x)
-        p3 = self.stage2(self.down2(x))
-        p4 = self.stage3(self.down3(p3))
-        p5 = self.sppf(self.stage4(self.down4(p4)))
+        x = self._run(self.stage1, x)
+        p3 = self._run(self.stage2, self.down2(x))
+        p4 = self._run(self.stage3, self.down3(p3))
+        p5 = self.sppf(self._run(self.stage4, self.down4(p4)))
 
         lateral5 = self.reduce5(p5)
-        p4 = torch.cat([self.top4(self._up(lateral5)), p4], dim=2)
+        p4 = torch.cat([self._run(self.top4, self._up(lateral5)), p4], dim=2)
         lateral4 = self.reduce4(p4)
-        p3 = torch.cat([self.top3(self._up(lateral4)), p3], dim=2)
-        p3 = self.out3(self.reduce3(p3))
+        p3 = torch.cat([self._run(self.top3, self._up(lateral4)), p3], dim=2)
+        p3 = self._run(self.out3, self.reduce3(p3))
 
-        p4 = self.out4(torch.cat([self.down_to4(p3), lateral4], dim=2))
-        p5 = self.out5(torch.cat([self.down_to5(p4), lateral5], dim=2))
+        p4 = self._run(self.out4, torch.cat([self.down_to4(p3), lateral4], dim=2))
+        p5 = self._run(self.out5, torch.cat([self.down_to5(p4), lateral5], dim=2))
         return self.head([p3, p4, p5])
+
+    def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
+        """stage(x); with `checkpoint_stages` block by block, keeping only what lies between."""
+        if not self.config.checkpoint_stages or self.carry_state:
+            return stage(x)
+        for block in [*stage] if isinstance(stage, nn.Sequential) else [stage]:
+            x = recomputed(block, x)
+        return x
 
     def _up(self, x: Tensor) -> Tensor:
         return per_step(self.upsample, x)
