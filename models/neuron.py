@@ -4,7 +4,7 @@ import torch
 from spikingjelly.activation_based import base, functional, surrogate
 from torch import Tensor
 
-from models.kernels.ilif import ilif
+from models.kernels.ilif import ilif, ilif_inference
 from models.kernels.launch import obstacle
 
 BACKENDS = ("auto", "cupy", "spikingjelly", "torch")
@@ -53,11 +53,13 @@ class ILIFNode(base.MemoryModule):
     carried to the next call until `reset()` (or SpikingJelly's `reset_net`); `keep_state = False`
     drops it. D = 1 is a binary LIF. Published (decay, input_scale): COCO (.25, 1), Gen1 (.5, .5).
     Backend "auto" is "cupy" on a GPU (without CuPy "spikingjelly"), "torch" on a CPU.
-    Raises ValueError for settings outside their range and for a backend that cannot run.
+    `shift` [C], None or a deployed bias, is added to x [T, B, C, ...] first. Raises ValueError for
+    settings outside their range and for a backend that cannot run.
     Source: Luo et al., SpikeYOLO, ECCV 2024, arXiv:2407.20708.
     """
 
     v: Tensor | None
+    shift: Tensor | None
 
     def __init__(
         self,
@@ -84,10 +86,15 @@ class ILIFNode(base.MemoryModule):
         self.keep_state = True
         self.step_mode = "m"
         self.register_memory("v", None)
+        self.register_buffer("shift", None)
 
     def multi_step_forward(self, x: Tensor) -> Tensor:
         self._check_state(x)
         backend = self._backend_for(x)
+        if self.shift is not None:
+            if backend == "cupy" and not (torch.is_grad_enabled() and x.requires_grad):
+                return self._shifted(x)
+            x = x + self.shift.view(-1, *[1] * (x.dim() - 3))
         settings = (self.max_spikes, self.decay, self.input_scale, self.detach_reset)
         if backend == "cupy":
             spikes, v = ilif(x, self.v, *settings, keep_state=self.keep_state)
@@ -96,6 +103,14 @@ class ILIFNode(base.MemoryModule):
         else:
             spikes, v = ILIFFunction.apply(x, self._initial_state(x), *settings)
         self.v = v if self.keep_state else None
+        return spikes
+
+    def _shifted(self, x: Tensor) -> Tensor:
+        """Addition and neuron in one pass."""
+        settings = (self.max_spikes, self.decay, self.input_scale)
+        spikes, _, self.v = ilif_inference(
+            x, None, self.shift, None, self.v, *settings, keep_state=self.keep_state
+        )
         return spikes
 
     def _backend_for(self, x: Tensor) -> str:

@@ -278,6 +278,26 @@ def test_inference_equals_its_parts(shape, layout, dtype):
         same(y, total if use & 4 else None)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("carry", [False, True])
+def test_nodes_add_a_deployed_bias(dtype, carry):
+    """In one pass without gradients, before the neuron with them; the same as torch's addition."""
+    torch.manual_seed(0)
+    x = (torch.randn(4, 2, 16, 5, 8) * 2).to(dtype)
+    runs = []
+    for backend, needs_grad in (("torch", True), ("cupy", True), ("cupy", False)):
+        node = ILIFNode(4, 0.25, backend=backend)
+        node.keep_state, node.shift = carry, torch.linspace(-1, 2, 16).to(dtype)
+        leaf = x.clone().requires_grad_(needs_grad)
+        outputs = (node(leaf), node(leaf), node.v)
+        if needs_grad:
+            gradient = torch.autograd.grad(outputs[1].float().square().sum(), leaf)[0]
+        runs.append((*(o if o is None else o.detach() for o in outputs), gradient))
+    for run in runs[1:]:
+        for ours, truth in zip(run, runs[0], strict=True):
+            same(ours, truth)
+
+
 # --- as torch operators ---------------------------------------------------------------------------
 
 

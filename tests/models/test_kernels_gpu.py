@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from models import build_model
+from models.deploy import biases_into_neurons, deploy
 from models.kernels.ilif import ilif, ilif_inference
 from models.kernels.launch import SCALARS
 from models.neuron import ILIFFunction, ILIFNode
@@ -157,6 +158,30 @@ def test_network_and_gradients_equal_those_of_the_torch_backend():
         maps = model(x)
         sum(m.square().sum() for m in maps).backward()
         results.append([*maps, *(p.grad for p in model.parameters() if p.grad is not None)])
+    for theirs, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
+
+
+@torch.no_grad()
+def test_neurons_add_deployed_biases_in_their_own_pass():
+    torch.manual_seed(0)
+    model = build_model("spikeyolo-p", variant="gen1", backend="cupy").cuda().double()
+    for parameter in model.parameters():
+        parameter.add_(torch.rand_like(parameter), alpha=0.1)  # biases that are not zero
+    deployed = deploy(model)
+    x = torch.poisson(torch.full((4, 2, 2, 64, 64), 0.4, device="cuda")).double()
+    for ours, theirs in zip(biases_into_neurons(deployed)(x), deployed(x), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
+
+
+def test_checkpointed_stages_give_the_same_gradients():
+    results = []
+    for again in (False, True):
+        torch.manual_seed(0)
+        model = build_model("spikeyolo-p", variant="gen1", checkpoint_stages=again).cuda().double()
+        maps = model(torch.poisson(torch.full((4, 2, 2, 64, 64), 0.4, device="cuda")).double())
+        sum(raw.square().sum() for raw in maps).backward()
+        results.append([*maps, *model.buffers(), *(p.grad for p in model.parameters())])
     for theirs, ours in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
 
