@@ -75,6 +75,11 @@ def driver_version() -> str:
     return path.read_text().splitlines()[0] if path.exists() else "unknown"
 
 
+def reason(error: Exception) -> str:
+    """An error in one line of a table."""
+    return " ".join(f"{type(error).__name__}: {error}".replace("|", "/").split())[:160]
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Rows of equal keys as a markdown table; floats to three significant digits, None as -."""
 

@@ -1,0 +1,44 @@
+"""The benchmark scripts run in their small form; their figures are worth nothing here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ILIF = {"spikingjelly", "torch", "plain loop"}
+TRAINING = {
+    "as the authors run it",
+    "backend spikingjelly",
+    "backend torch",
+    "ANN twin, ReLU",
+    "ANN twin, quantised",
+}
+INFERENCE = TRAINING | {"not folded", "contiguous", "biases in neurons"}
+
+
+@pytest.mark.parametrize(
+    ("script", "column", "names", "rows", "figure"),
+    [
+        ("ilif", "backend", ILIF, 6, "backward ms"),
+        ("train_step", "variant", TRAINING, 5, "images/s"),
+        ("inference", "variant", INFERENCE, 8, "images/s"),
+    ],
+)
+def test_figures_come_with_their_provenance(tmp_path, script, column, names, rows, figure):
+    options = ["--device", "cpu", "--seconds", "0", "--batch", "1", "--output", tmp_path]
+    options += ["--dtypes", "fp32"] if script == "ilif" else []
+    subprocess.run([sys.executable, BENCHMARKS / f"{script}.py", *options], check=True)
+    (written,) = tmp_path.glob(f"{script}_cpu_*.json")
+    result = json.loads(written.read_text())
+    assert {"hardware", "date", "commit", "environment", "question"} <= set(result)
+    assert len(result["rows"]) == rows
+    assert {row[column] for row in result["rows"]} == names
+    assert all(row[figure] > 0 for row in result["rows"])
+    if script != "ilif":
+        assert sum(kind["share"] for kind in result["kinds"]) == pytest.approx(1)
+        assert "convolution" in {kind["kind"] for kind in result["kinds"][:3]}
+    markdown = written.with_suffix(".md").read_text()
+    assert all(name in markdown for name in names)
