@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-gpu clean
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed; %s is %s. Try: make PYTHON=python3.12" % (sys.executable, sys.version.split()[0])) if sys.version_info < (3, 11) else 0'
@@ -34,6 +34,15 @@ lint: $(READY)
 
 bench: $(READY)
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+# On a machine with an NVIDIA GPU: first the kernels' tests, then every figure that needs one,
+# into benchmarks/results/. CuPy is that of torch's CUDA.
+bench-gpu: CUPY = cupy-cuda$(shell $(BIN)/python -c 'import torch; print(torch.version.cuda.split(".")[0])')x
+bench-gpu: $(READY)
+	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "torch %s finds no GPU" % torch.__version__)'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(CUPY)
+	$(BIN)/python -m pytest -m gpu
+	failed=0; for script in ilif train_step inference; do $(BIN)/python benchmarks/$$script.py --device cuda || failed=1; done; exit $$failed
 
 clean:
 	rm -rf $(DEMO) $(VENV)
