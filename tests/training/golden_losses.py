@@ -1,0 +1,65 @@
+"""The losses of the first 20 steps of every family of configuration, in double precision.
+
+python tests/training/golden_losses.py CACHE writes tests/golden/losses.json, for a cache such as
+the fixture `small_cache`; tests/training/test_golden_losses.py compares with it.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from train_gen1 import TrainConfig, Trainer, command_line  # noqa: E402
+
+GOLDEN = ROOT / "tests" / "golden" / "losses.json"
+#: Family -> configuration file and activation; the size is p and T is 2, so that a CPU can.
+FAMILIES = {
+    "authors": ("gen1_authors.yaml", "ilif"),
+    "sgd": ("gen1_sgd.yaml", "ilif"),
+    "adamw": ("gen1_adamw.yaml", "ilif"),
+    "adamw, ANN twin": ("gen1_adamw.yaml", "relu"),
+}
+STEPS = 20
+
+
+def family(name: str, cache: Path) -> TrainConfig:
+    """The configuration of a family, small enough for a CPU."""
+    file, activation = FAMILIES[name]
+    parser = command_line()
+    arguments = parser.parse_args(
+        ["--config", str(ROOT / "configs" / file), "--cache", str(cache), "--output", "unused"]
+    )
+    arguments.pop("config")
+    config = TrainConfig(**vars(parser.instantiate(arguments)))
+    small = {"name": "spikeyolo-p", "time_steps": 2, "activation": activation}
+    return replace(
+        config,
+        model=replace(config.model, **small),
+        optim=replace(config.optim, warmup_epochs=1),
+        batch_size=2,
+        workers=0,
+        device="cpu",
+        amp="fp64",
+    )
+
+
+def curve(config: TrainConfig) -> list[list[float]]:
+    """Box, cls and dfl loss of the first STEPS steps."""
+    trainer = Trainer(config)
+    losses: list[list[float]] = []
+    while len(losses) < STEPS:
+        trainer.network.train()
+        trainer.train_set.set_epoch(trainer.epoch)
+        for batch in trainer.rest_of_epoch():
+            losses.append(trainer.step(batch)[0].tolist())
+            trainer.batch += 1
+        trainer.epoch, trainer.batch = trainer.epoch + 1, 0
+    return losses[:STEPS]
+
+
+if __name__ == "__main__":
+    curves = {name: curve(family(name, Path(sys.argv[1]))) for name in FAMILIES}
+    GOLDEN.write_text(json.dumps(curves, indent=1) + "\n")

@@ -1,0 +1,17 @@
+"""A refactor must not move what training computes."""
+
+import json
+
+import pytest
+
+from tests.training.golden_losses import FAMILIES, GOLDEN, curve, family
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_first_steps_have_the_recorded_losses(small_cache, name):
+    expected = json.loads(GOLDEN.read_text())[name]
+    for step, (items, recorded) in enumerate(
+        zip(curve(family(name, small_cache)), expected, strict=True)
+    ):
+        assert items == pytest.approx(recorded, rel=1e-6, abs=1e-9), f"step {step}"

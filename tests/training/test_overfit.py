@@ -1,0 +1,46 @@
+"""A network that cannot learn four pictures by heart has a fault somewhere."""
+
+import pytest
+
+from eval_gen1 import detect
+from gen1.coco import evaluate
+from gen1.protocol import PROTOCOLS
+from models.checkpoint import load_weights
+from models.config import ModelConfig
+from preprocessing.dataset import collate
+from train_gen1 import TrainConfig, Trainer
+from training.optim import OptimConfig
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("activation", "lr", "steps"), [("ilif", 5e-3, 200), ("relu", 1e-2, 150)], ids=["SNN", "ANN"]
+)
+def test_four_samples_are_learnt_by_heart(small_cache, tmp_path, activation, lr, steps):
+    """The loss keeps the entropy of its soft targets: dfl levels off near 0.8."""
+    config = TrainConfig(
+        small_cache,
+        tmp_path,
+        epochs=steps,
+        batch_size=12,
+        device="cpu",
+        model=ModelConfig("spikeyolo-p", time_steps=2, activation=activation),
+        optim=OptimConfig(
+            "adamw", lr, 0.05, "cosine", 0.9, 0, warmup_epochs=10, ema_decay=0.9, ema_tau=2
+        ),
+    )
+    trainer = Trainer(config)
+    trainer.network.train()
+    batch = collate([trainer.train_set[index] for index in range(4)])
+    for trainer.epoch in range(steps):
+        last, _ = trainer.step(batch)
+    box, cls, _ = last.tolist()
+    assert box < 0.35
+    assert cls < 0.35
+
+    model = config.model.build()
+    load_weights(model, trainer.average.weights, tmp_path)
+    found = detect(model, trainer.train_set, config.detect, 12, 0, trainer.device)["r0"]
+    metrics = evaluate([trainer.train_set.labels("r0")], [found], PROTOCOLS["all-boxes"])
+    assert metrics.map_50 == 1.0
+    assert metrics.map_50_95 > 0.9
