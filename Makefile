@@ -37,7 +37,7 @@ bench: $(READY)
 
 # On a machine with an NVIDIA GPU: first the kernels' tests, then every figure that needs one,
 # into benchmarks/results/. CuPy is that of torch's CUDA.
-bench-gpu: CUPY = cupy-cuda$(shell $(BIN)/python -c 'import torch; print(torch.version.cuda.split(".")[0])')x
+bench-gpu: CUPY = cupy-cuda$(shell $(BIN)/python -c 'import torch; print((torch.version.cuda or "12").split(".")[0])')x
 bench-gpu: $(READY)
 	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "torch %s finds no GPU" % torch.__version__)'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(CUPY)
