@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +27,9 @@ optim: {name: sgd, lr: 0.01, warmup_epochs: 1, ema_decay: 0.9, ema_tau: 2}
 """
 
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
+
 def train(cache, output, processes, death="", *options):
     """Run train_gen1.py on so many processes; returns the finished process."""
     config = output.with_suffix(".yaml")
@@ -38,9 +43,6 @@ def train(cache, output, processes, death="", *options):
     return subprocess.run(
         command, capture_output=True, text=True, timeout=300, env={**os.environ, **ONE_THREAD}
     )
-
-
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,19 @@ def test_two_processes_learn_and_score_as_one(small_cache, alone, tmp_path):
 
 
 @pytest.mark.slow
-def test_another_number_of_processes_does_not_continue_a_run(small_cache, alone):
-    done = train(small_cache, alone, 2)
-    assert done.returncode != 0
-    assert "begun with processes 1, not 2: give the same settings" in done.stderr
+def test_killed_again_and_again_it_ends_bit_for_bit_the_same(small_cache, alone, tmp_path):
+    """kill -9 before two random steps; every step is saved, the samples come from two workers."""
+    output = tmp_path / "killed"
+    for step in sorted(random.sample(range(1, 6), 2)):
+        Path(f"{output}.jsonl.died").unlink(missing_ok=True)
+        done = train(small_cache, output, 1, f"0:{step}", "--save_every_min=0", "--workers=2")
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    done = train(small_cache, output, 1, "", "--workers=2")
+    assert done.returncode == 0, done.stderr
+
+    assert losses(output) == losses(alone)
+    killed, whole = (load_checkpoint(run / "last.pt") for run in (output, alone))
+    for name, value in whole.training["weights"].items():
+        assert torch.equal(killed.training["weights"][name], value), name
+    for name, value in whole.weights.items():
+        assert torch.equal(killed.weights[name], value), name

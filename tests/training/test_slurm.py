@@ -43,7 +43,7 @@ def environment(tmp_path):
 def test_a_signalled_job_saves_and_requeues(small_cache, tmp_path, environment, number):
     config, output = tmp_path / "tiny.yaml", tmp_path / "run"
     config.write_text(
-        "model: {name: spikeyolo-p, time_steps: 2}\nepochs: 1000\nbatch_size: 4\nworkers: 0\n"
+        "model: {name: spikeyolo-p, time_steps: 2}\nepochs: 1000\nbatch_size: 4\nworkers: 2\n"
         "device: cpu\nsave_every_min: 1000\neval_every: 1000\n"
     )
     command = ["bash", "slurm/train.sbatch", str(config), str(small_cache), str(output)]
