@@ -53,6 +53,7 @@ SETTINGS = HistogramSettings()
 COPIES = 8
 MEMCPY_BYTES = 256 << 20
 Row = dict[str, Any]
+Case = tuple[str, Callable[[], object], float, int]
 
 
 def write_recording(path: Path, n_events: int, seconds: int) -> None:
@@ -148,7 +149,7 @@ def histogram_rows(path: Path) -> list[Row]:
     def scan() -> object:
         return DatReader(path).order
 
-    cases: list[tuple[str, Callable[[], object], float, int]] = [
+    cases: list[Case] = [
         ("validation scan", scan, reader.n_events, 5),
         (
             "histogram, count",
@@ -166,6 +167,11 @@ def histogram_rows(path: Path) -> list[Row]:
         ("event_histogram, the slow truth", each(truth, few), 5e5, 3),
         ("tonic to_frame_numpy", each(tonic, few), 5e5, 3),
     ]
+    return beside_memcpy(cases)
+
+
+def beside_memcpy(cases: list[Case]) -> list[Row]:
+    """Rates of (method, call, its events, repetitions), each set against memcpy and ours."""
     memcpy = 1 / memcpy_seconds_per_byte()
     rows: list[Row] = [
         {
