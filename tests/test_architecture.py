@@ -10,6 +10,7 @@ MAY_IMPORT = {
     "gen1": set(),
     "models": set(),
     "preprocessing": {"gen1"},
+    "streaming": {"gen1", "models", "preprocessing"},
     "reporting": {"gen1", "models", "preprocessing"},
     "eval_gen1": {"gen1", "models", "preprocessing", "reporting"},
     "training": {"gen1", "models", "preprocessing", "reporting", "eval_gen1"},
