@@ -10,6 +10,7 @@ benchmarks/results/.
 """
 
 import argparse
+import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import Any
 
 import torch
 from authors_style import LoopedNode
-from common import RESULTS, median_ms, table, write
+from common import RESULTS, median_ms, reason, table, write
+from networks import report_failures
 from spikingjelly.activation_based import neuron, surrogate
 from torch import Tensor, nn
 
@@ -29,6 +31,9 @@ from models.neuron import ILIFNode
 T, D, DECAY = 4, 4, 0.25
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 YARDSTICK = "spikingjelly"
+FIGURES = (
+    "inference ms", "forward ms", "backward ms", "saved bytes/element", "peak bytes/element",
+)  # fmt: skip
 SMALL_SHAPES = {(T, 2, 16, 16, 20): 1, (T, 1, 8, 15, 17): 1}
 
 
@@ -120,6 +125,14 @@ def measure_node(call: Callable[[Tensor], Tensor], x: Tensor, seconds: float) ->
     }
 
 
+def figures_of(node: nn.Module, x: Tensor, seconds: float) -> tuple[dict[str, Any], str | None]:
+    """(figures, None), or (nothing, why): a backend that fails does not stop the others."""
+    try:
+        return measure_node(from_rest(node), x, seconds), None
+    except Exception as error:
+        return dict.fromkeys(FIGURES, math.nan), reason(error)
+
+
 def _per_element(count: int | None, x: Tensor) -> float | None:
     return None if count is None else count / x.numel()
 
@@ -141,10 +154,8 @@ def measure_map(
     copied_bytes = 2 * x.nbytes
     least_bytes = copied_bytes + x.numel() / 8
     bound_ms = copy_ms * least_bytes / copied_bytes
-    figures = {
-        name: measure_node(from_rest(node), x, seconds) for name, node in nodes(device).items()
-    }
-    yardstick = figures[YARDSTICK]
+    figures = {name: figures_of(node, x, seconds) for name, node in nodes(device).items()}
+    yardstick, _ = figures[YARDSTICK]
     return [
         {
             "map": "x".join(map(str, shape)),
@@ -159,8 +170,9 @@ def measure_map(
                 f"{key} speed-up": yardstick[f"{key} ms"] / row[f"{key} ms"]
                 for key in ("inference", "forward", "backward")
             },
+            "failed": failed,
         }
-        for name, row in figures.items()
+        for name, (row, failed) in figures.items()
     ]
 
 
@@ -215,6 +227,7 @@ def main() -> None:
     )
     path = write("ilif", result, markdown, given.device, given.output)
     print(path.read_text())
+    report_failures(rows)
 
 
 if __name__ == "__main__":
