@@ -32,15 +32,33 @@ def kept_events(
     """
     events = reader.window(start_us - denoise_us, end_us)
     height, width = hot.shape
-    inside = (events["x"] < width) & (events["y"] < height)
-    kept = np.ones(len(events), bool)
-    kept[inside] = ~hot[events["y"][inside], events["x"][inside]]
+    t_us, x, y = (events[name].astype(np.int64) for name in "txy")
+    fired_us = np.full((height + 2, width + 2), NEVER_US)
+    kept = kept_pixels(t_us, x, y, denoise_us, hot, fired_us)
+    return kept[len(events) - np.count_nonzero(events["t"] >= start_us) :]
+
+
+def kept_pixels(
+    t_us: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    denoise_us: int,
+    hot: np.ndarray,
+    fired_us: np.ndarray,
+) -> np.ndarray:
+    """kept_events for events that follow those of earlier calls; columns int64 [n].
+
+    fired_us: int64 [H + 2, W + 2], when each pixel fired last (NEVER_US at first), with a border
+    that saves the edge cases; brought up to date.
+    """
+    inside = (x < hot.shape[1]) & (y < hot.shape[0])
+    kept = np.ones(len(t_us), bool)
+    kept[inside] = ~hot[y[inside], x[inside]]
     if denoise_us:
         candidates = np.flatnonzero(kept & inside)
-        t_us, x, y = (events[name][candidates].astype(np.int64) for name in "txy")
-        latest_us = np.full((height + 2, width + 2), NEVER_US)  # a border saves the edge cases
-        kept[candidates] = _supported(t_us, x, y, denoise_us, latest_us)
-    return kept[len(events) - np.count_nonzero(events["t"] >= start_us) :]
+        columns = (t_us[candidates], x[candidates], y[candidates])
+        kept[candidates] = _supported(*columns, denoise_us, fired_us)
+    return kept
 
 
 @numba.njit(cache=True, nogil=True)

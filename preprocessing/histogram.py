@@ -169,19 +169,25 @@ def window_histogram(
         kept = kept_events(reader, start_us, end_us, settings.denoise_us, hot)
         packed, edges = packed[kept], np.append(0, np.cumsum(kept))[edges]
     frames = np.empty(settings.frame_shape, np.uint8)
-    counted, out_of_frame = _fill(frames, packed, edges, settings, ADDRESS_BITS[reader.version])
+    counted, out_of_frame = fill_frames(
+        frames, packed, edges, settings, ADDRESS_BITS[reader.version]
+    )
     clipped = len(packed) - counted - out_of_frame
     return frames, EventTally(counted, clipped, out_of_frame, n_events - len(packed))
 
 
-def _fill(
+def fill_frames(
     frames: np.ndarray,
     packed: np.ndarray,
     edges: np.ndarray,
     settings: HistogramSettings,
     address_bits: tuple[int, int],
 ) -> tuple[int, int]:
-    """Write the histogram of packed events; returns the events counted and out of frame."""
+    """Write the histogram of packed events; returns the events counted and out of frame.
+
+    frames: uint8 settings.frame_shape; packed: uint64 [n], addresses in the high half; bin k
+    holds packed[edges[k]:edges[k + 1]].
+    """
     cells = frames.shape[2] * frames.shape[3]
     if settings.representation == "count":
         dtype = np.min_scalar_type(max(MAX_COUNT + 1, np.diff(edges).max()))

@@ -13,14 +13,16 @@ from streaming.windower import Window
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one window.
+    """What was found in the window [start_us, end_us) of n_events.
 
-    boxes: BOX [n] in sensor px, t = window.end_us, best first. forward_ms: the network alone;
+    boxes: BOX [n] in sensor px, t = end_us, best first. forward_ms: the network alone;
     decode_ms: from its maps to boxes. spikes (all neurons, all T steps) and firing_rate (their
     share of the most possible, D per neuron and step) are None unless spikes are counted.
     """
 
-    window: Window
+    start_us: int
+    end_us: int
+    n_events: int
     boxes: np.ndarray
     forward_ms: float
     decode_ms: float

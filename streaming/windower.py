@@ -1,16 +1,32 @@
-"""Events in any chunks -> histograms of sliding windows, in memory that one window bounds."""
+"""Events in any chunks -> histograms of sliding windows, in memory that one window bounds.
+
+What is kept are the events of the open window, 16 bytes each: memory follows the fullest window,
+never the length of the stream, for any window, stride and number of bins.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from preprocessing.histogram import EventTally, HistogramSettings
+from gen1.dat import ADDRESS_BITS, MAX_SIDE
+from preprocessing.denoise import NEVER_US, kept_pixels
+from preprocessing.histogram import EventTally, HistogramSettings, fill_frames
+from preprocessing.windows import bin_edges
+
+#: A step ahead of more than this, 10 minutes, is no silence but a clock that was set.
+MAX_GAP_US = 600_000_000
+EVENTS_AT_ONCE = 1 << 16
+RECORD_VERSION = 2
+LEFT_OUT = np.uint64(1 << 63)  # marks an event that is noise; no address has this bit
 
 
 @dataclass(frozen=True)
 class Window:
-    """Events of [start_us, end_us): histogram uint8 settings.frame_shape, and where they went."""
+    """Events of [start_us, end_us): histogram uint8 settings.frame_shape, and where they went.
+
+    Windows without events share one histogram, which cannot be written to.
+    """
 
     start_us: int
     end_us: int
@@ -27,7 +43,10 @@ class Windower:
     """Windows [t - window_us, t) at t = start_us + every_us, start_us + 2 every_us, ...
 
     settings: what a histogram is, its height and width those of the sensor. A start_us of None is
-    the last multiple of every_us at or before the first event.
+    the last multiple of every_us at or before the first event. A window is complete when an event
+    at or after its end arrives, or `advance`. An event out of order counts in the windows still
+    open; one in none is dropped and counted in `late_events`. hot: bool [height, width], pixels
+    to ignore. Raises ValueError for hot_pixel_hz without `hot`: it needs a whole recording.
     """
 
     def __init__(
@@ -37,24 +56,156 @@ class Windower:
         start_us: int | None = None,
         hot: np.ndarray | None = None,
     ) -> None:
-        raise NotImplementedError
-
-    def feed(self, events: np.ndarray) -> list[Window]:
-        """The windows that these events, structured (t in us, x, y, p), complete."""
-        return list(self.windows(events))
-
-    def windows(self, events: np.ndarray) -> Iterator[Window]:
-        """feed, one window in memory at a time; take all of them before the next call."""
-        raise NotImplementedError
-
-    def advance(self, t_us: int) -> Iterator[Window]:
-        """A heartbeat: every event before t_us has been fed."""
-        raise NotImplementedError
-
-    def flush(self) -> Iterator[Window]:
-        """The recording is over: windows that end by one us past the newest event."""
-        raise NotImplementedError
+        if every_us < 1:
+            raise ValueError(f"every_us is {every_us}, expected 1 us or more")
+        if settings.hot_pixel_hz and hot is None:
+            found = f"hot_pixel_hz is {settings.hot_pixel_hz}, which needs a whole recording"
+            raise ValueError(f"{found}, expected the mask of preprocessing.denoise.hot_pixels")
+        sensor_hw = settings.height, settings.width
+        if hot is not None and hot.shape != sensor_hw:
+            raise ValueError(f"hot pixels of {hot.shape} px were given, expected {sensor_hw}")
+        self.settings, self.every_us, self.start_us = settings, every_us, start_us
+        self._filters = hot is not None or settings.denoise_us > 0
+        self._hot = np.zeros(sensor_hw, bool) if hot is None else hot
+        self._nothing = np.zeros(settings.frame_shape, np.uint8)
+        self._nothing.setflags(write=False)
+        self.reset()
 
     def reset(self) -> None:
-        """Forget everything, as for another recording."""
-        raise NotImplementedError
+        """Forget everything, as for another recording or after a clock was set."""
+        self.late_events = 0
+        self._end_us = None if self.start_us is None else self.start_us + self.every_us
+        self._newest_us = int(NEVER_US)
+        self._t_us, self._packed = np.empty(0, np.int64), np.empty(0, np.uint64)
+        self._count, self._in_order = 0, True
+        border = 2  # saves the edge cases of the noise filter
+        height, width = self._hot.shape
+        self._fired_us = np.full((height + border, width + border), NEVER_US)
+
+    def feed(self, events: np.ndarray) -> list[Window]:
+        """The windows that these events, structured (t in us, x, y, p), complete.
+
+        Raises ValueError for other fields or polarities, and for a step of over 10 minutes.
+        """
+        return list(self.windows(events))
+
+    def advance(self, t_us: int) -> list[Window]:
+        """A heartbeat: every event before t_us has been fed. The windows that this completes."""
+        return list(self.windows_until(t_us))
+
+    def flush(self) -> list[Window]:
+        """The recording is over: the windows that end by one us past the newest event."""
+        return list(self.last_windows())
+
+    def windows(self, events: np.ndarray) -> Iterator[Window]:
+        """feed, with one histogram in memory at a time; take all before the next call."""
+        for first in range(0, len(events), EVENTS_AT_ONCE):
+            yield from self._windows(*self._read(events[first : first + EVENTS_AT_ONCE]))
+
+    def windows_until(self, t_us: int) -> Iterator[Window]:
+        """advance, with one histogram in memory at a time; take all before the next call."""
+        if self._end_us is None:
+            self._end_us = self._end_after(t_us)
+        self._newest_us = max(self._newest_us, t_us - 1)
+        yield from self._closed_by(t_us)
+
+    def last_windows(self) -> Iterator[Window]:
+        """flush, with one histogram in memory at a time."""
+        if self._newest_us > NEVER_US:
+            yield from self.windows_until(self._newest_us + 1)
+
+    def _windows(self, t_us: np.ndarray, packed: np.ndarray) -> Iterator[Window]:
+        if self._end_us is None:
+            self._end_us = self._end_after(int(t_us[0]))
+        newest_us = np.maximum.accumulate(np.maximum(t_us, self._newest_us))
+        first = 0
+        while first < len(t_us):
+            last = int(np.searchsorted(newest_us, self._end_us))
+            part = slice(first, last)
+            self._keep(t_us[part], packed[part], newest_us[part])
+            if last < len(t_us):
+                yield from self._closed_by(int(newest_us[last]))
+            first = last
+
+    def _read(self, events: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Times int64 [n] and addresses uint64 [n] as in the high half of DatReader.packed."""
+        for name in "txyp":
+            if name not in (events.dtype.names or ()) or events.dtype[name].kind not in "iub":
+                raise ValueError(f"events of {events.dtype}, expected integers t, x, y, p")
+        t_us, x, y, p = (events[name].astype(np.int64) for name in "txyp")
+        if p.min() < 0 or p.max() > 1:
+            raise ValueError(f"events have p from {p.min()} to {p.max()}, expected 0 or 1")
+        inside = (x >= 0) & (x < self.settings.width) & (y >= 0) & (y < self.settings.height)
+        x, y = (np.where(inside, side, MAX_SIDE - 1) for side in (x, y))
+        y_bit, p_bit = ADDRESS_BITS[RECORD_VERSION]
+        packed = (x | y << y_bit | p << p_bit).astype(np.uint64) << np.uint64(32)
+        if self._filters:
+            kept = kept_pixels(t_us, x, y, self.settings.denoise_us, self._hot, self._fired_us)
+            packed[~kept] |= LEFT_OUT
+        return t_us, packed
+
+    def _keep(self, t_us: np.ndarray, packed: np.ndarray, newest_us: np.ndarray) -> None:
+        """Take in events before the end of the open window; newest_us: up to each of them."""
+        if not len(t_us):
+            return
+        assert self._end_us is not None
+        self._newest_us = int(newest_us[-1])
+        in_window = t_us >= self._end_us - self.settings.window_us
+        in_order = t_us == newest_us
+        self.late_events += int(np.count_nonzero(~in_window & ~in_order))
+        self._in_order &= bool((in_order | ~in_window).all())
+        t_us, packed = t_us[in_window], packed[in_window]
+        count = self._count + len(t_us)
+        if count > len(self._t_us):
+            more = max(count, 2 * len(self._t_us)) - self._count
+            self._t_us = np.append(self._t_us[: self._count], np.empty(more, np.int64))
+            self._packed = np.append(self._packed[: self._count], np.empty(more, np.uint64))
+        self._t_us[self._count : count] = t_us
+        self._packed[self._count : count] = packed
+        self._count = count
+
+    def _closed_by(self, t_us: int) -> Iterator[Window]:
+        assert self._end_us is not None
+        if t_us - self._end_us > MAX_GAP_US:
+            found = f"time went on to {t_us} us while a window to {self._end_us} us was open"
+            raise ValueError(f"{found}, expected a step of {MAX_GAP_US} us at most; reset() first")
+        while self._end_us <= t_us:
+            yield self._close()
+
+    def _close(self) -> Window:
+        """The open window; what the next one does not share with it is forgotten."""
+        assert self._end_us is not None
+        end_us, start_us = self._end_us, self._end_us - self.settings.window_us
+        t_us, packed = self._t_us[: self._count], self._packed[: self._count]
+        if not self._in_order:
+            order = t_us.argsort(kind="stable")
+            t_us[:], packed[:] = t_us[order], packed[order]
+            self._in_order = True
+        histogram, tally = self._histogram(start_us, t_us, packed)
+        self._end_us += self.every_us
+        first = int(np.searchsorted(t_us, self._end_us - self.settings.window_us))
+        self._count -= first
+        self._t_us[: self._count], self._packed[: self._count] = t_us[first:], packed[first:]
+        return Window(start_us, end_us, histogram, tally)
+
+    def _histogram(
+        self, start_us: int, t_us: np.ndarray, packed: np.ndarray
+    ) -> tuple[np.ndarray, EventTally]:
+        """The frames of the window's events in order, by the kernels that fill caches."""
+        n_events = len(packed)
+        if not n_events:
+            return self._nothing, EventTally()
+        settings = self.settings
+        edges = np.searchsorted(t_us, bin_edges(start_us, settings.window_us, settings.time_steps))
+        if self._filters:
+            kept = packed < LEFT_OUT
+            packed, edges = packed[kept], np.append(0, np.cumsum(kept))[edges]
+        frames = np.empty(settings.frame_shape, np.uint8)
+        address_bits = ADDRESS_BITS[RECORD_VERSION]
+        counted, out_of_frame = fill_frames(frames, packed, edges, settings, address_bits)
+        clipped = len(packed) - counted - out_of_frame
+        return frames, EventTally(counted, clipped, out_of_frame, n_events - len(packed))
+
+    def _end_after(self, t_us: int) -> int:
+        """The first multiple of every_us after t_us."""
+        return t_us // self.every_us * self.every_us + self.every_us
