@@ -65,7 +65,7 @@ class EvalConfig:
         checkpoint: Checkpoint file, or a run directory (its best.pt is used).
         cache: Directory that `python -m preprocessing` wrote.
         split: "test", "val" or "train".
-        protocol: Rule of the headline mAP: "prophesee" or "all-boxes"; the report has both.
+        protocol: Rule of the headline mAP: "prophesee", "all-boxes" or "rvt"; the report has all.
         output: Directory for metrics.json, detections/ and report/.
         batch_size: Samples per forward.
         workers: Processes that read the cache; 0 reads in this one.

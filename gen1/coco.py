@@ -68,9 +68,7 @@ def evaluate(
     for recording, (label, detection) in enumerate(zip(labels, detections, strict=True)):
         label = _checked(label, f"labels of recording {recording}", len(class_names))
         detection = _checked(detection, f"detections of recording {recording}", len(class_names))
-        label = label[protocol.keep(label)]
-        if protocol.filter_detections:
-            detection = detection[protocol.keep(detection)]
+        label, detection = protocol.scored_labels(label), protocol.scored_detections(detection)
         times_us, image = np.unique(label["t"], return_inverse=True)
         near, near_image = _near(detection, times_us, protocol.tolerance_us)
         label_parts.append((label, image + n_images))

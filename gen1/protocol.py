@@ -1,12 +1,19 @@
 """Which boxes count, when, and how near in time a detection must be: the rule behind a mAP.
 
-Source of the figures: Perot et al., "Learning to Detect Objects with a 1 Megapixel Event
-Camera", 2020, whose public toolbox scores Gen1 so.
+Sources: Perot et al., "Learning to Detect Objects with a 1 Megapixel Event Camera", 2020, whose
+public toolbox scores Gen1 so; Gehrig and Scaramuzza, "Recurrent Vision Transformers for Object
+Detection with Event Cameras", 2023, whose labels pass through preprocessing first.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+
+from gen1.labels import clip_boxes
+from gen1.spec import HEIGHT, WIDTH
+
+#: A grid of label times begins with the first label from here on; times this near are on it.
+GRID_FROM_US, GRID_TOLERANCE_US = 100_000, 2_000
 
 
 @dataclass(frozen=True)
@@ -21,23 +28,67 @@ class EvalProtocol:
     tolerance_us: int = 0
     #: Whether boxes that do not count are removed from the detections as well.
     filter_detections: bool = True
+    #: Labels are cropped to this frame (height, width) before their size is looked at.
+    crop_labels_hw: tuple[int, int] | None = None
+    #: Labels off a grid of this step are dropped, see grid_times; 0 takes every time.
+    label_grid_us: int = 0
+
+    def scored_labels(self, labels: np.ndarray) -> np.ndarray:
+        """The labels of one recording, BOX [n], that count: BOX [m], cropped if the rule crops."""
+        if self.crop_labels_hw is not None:
+            labels = clip_boxes(labels, *self.crop_labels_hw)
+        if self.label_grid_us:
+            large_us = labels["t"][self._is_large(labels)]
+            labels = labels[np.isin(labels["t"], grid_times(large_us, self.label_grid_us))]
+        return labels[self.keep(labels)]
+
+    def scored_detections(self, detections: np.ndarray) -> np.ndarray:
+        """The detections of one recording, BOX [n], that count."""
+        return detections[self.keep(detections)] if self.filter_detections else detections
 
     def keep(self, boxes: np.ndarray) -> np.ndarray:
-        """Which of BOX [n] count, bool [n]."""
+        """Which of BOX [n] are late and large enough, bool [n]."""
+        return (boxes["t"] > self.skip_us) & self._is_large(boxes)
+
+    def _is_large(self, boxes: np.ndarray) -> np.ndarray:
         diagonal_squared = boxes["w"] ** 2 + boxes["h"] ** 2
         return (
-            (boxes["t"] > self.skip_us)
-            & (diagonal_squared >= self.min_diagonal_px**2)
+            (diagonal_squared >= self.min_diagonal_px**2)
             & (boxes["w"] >= self.min_side_px)
             & (boxes["h"] >= self.min_side_px)
         )
 
 
-#: Published figures name one of these two; never compare across them.
+def grid_times(times_us: np.ndarray, step_us: int) -> np.ndarray:
+    """Those of int64 [n] times that lie on RVT's grid of labels, each once, ascending.
+
+    It begins with the first time of 100 ms or later, whatever its phase. A later time is on it if
+    it lies within 2 ms of a whole number of steps after the last one that was.
+    """
+    found: list[int] = []
+    for t_us in np.unique(times_us[times_us >= GRID_FROM_US]).tolist():
+        passed_us = t_us - found[-1] if found else step_us
+        steps = round(passed_us / step_us)
+        if steps and abs(passed_us - steps * step_us) <= GRID_TOLERANCE_US:
+            found.append(t_us)
+    return np.array(found, np.int64)
+
+
+#: Published figures name one of these; never compare across them.
 PROTOCOLS = {
     "prophesee": EvalProtocol(
         "prophesee", skip_us=500_000, min_diagonal_px=30, min_side_px=10, tolerance_us=50_000
     ),
     # Every label counts; detectors are run at the very times of the labels.
     "all-boxes": EvalProtocol("all-boxes", tolerance_us=50_000),
+    # As prophesee, after what RVT's preprocessing does to labels. Its frame ends at the last pixel.
+    "rvt": EvalProtocol(
+        "rvt",
+        skip_us=500_000,
+        min_diagonal_px=30,
+        min_side_px=10,
+        tolerance_us=50_000,
+        crop_labels_hw=(HEIGHT - 1, WIDTH - 1),
+        label_grid_us=250_000,
+    ),
 }

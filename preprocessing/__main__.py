@@ -80,7 +80,7 @@ def command_line() -> ArgumentParser:
     add("--height", type=int, default=HEIGHT, help="expected sensor height in px")
     add("--width", type=int, default=WIDTH, help="expected sensor width in px")
     add("--every-ms", type=float, default=0.0, help="samples at this stride, not at label times")
-    add("--keep", default="", help="only label times with a box that counts: prophesee, ...")
+    add("--keep", default="", help="only label times with a box that counts: prophesee, rvt")
     add(
         "--denoise-ms",
         type=float,

@@ -113,7 +113,7 @@ def sample_times(boxes: np.ndarray, reader: DatReader, settings: HistogramSettin
     """When the samples of a recording end, int64 [N] in us, ascending."""
     if settings.every_us:
         return stride_times(reader.duration_us, settings.every_us)
-    return label_times(boxes[PROTOCOLS[settings.keep].keep(boxes)] if settings.keep else boxes)
+    return label_times(PROTOCOLS[settings.keep].scored_labels(boxes) if settings.keep else boxes)
 
 
 def make_report(reader: DatReader, tallies: list[EventTally]) -> Report:

@@ -52,8 +52,8 @@ def pick_examples(
     """
     ranked = []
     for index, (name, t_us) in enumerate(dataset.label_times):
-        labels, found = at(dataset.labels(name), t_us), shown(detections[name], t_us)
-        labels, found = labels[protocol.keep(labels)], found[protocol.keep(found)]
+        labels = at(protocol.scored_labels(dataset.labels(name)), t_us)
+        found = protocol.scored_detections(shown(detections[name], t_us))
         f1 = f1_score(labels, found)
         if f1 == f1:
             ranked.append((f1, len(labels), index))

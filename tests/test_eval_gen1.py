@@ -49,7 +49,7 @@ def test_metrics_carry_their_rule(evaluated):
     assert json.loads((config.output / "metrics.json").read_text()) == json.loads(
         json.dumps(metrics)
     )
-    assert set(metrics["protocols"]) == {"prophesee", "all-boxes"}
+    assert set(metrics["protocols"]) == {"prophesee", "all-boxes", "rvt"}
     assert metrics["protocols"]["all-boxes"]["labels"] == 8
     assert metrics["split"] == "test"
     assert metrics["energy"]["samples"] == 3
@@ -173,6 +173,6 @@ def test_a_cache_of_other_settings_is_refused(street_cache, checkpoint, tmp_path
 
 def test_an_unknown_split_or_protocol_is_refused(street_cache, checkpoint, tmp_path, capsys):
     assert "'holiday'" in refusal(capsys, checkpoint, street_cache, tmp_path, "--split", "holiday")
-    assert "protocol is 'mine', expected one of prophesee, all-boxes" in refusal(
+    assert "protocol is 'mine', expected one of prophesee, all-boxes, rvt" in refusal(
         capsys, checkpoint, street_cache, tmp_path, "--protocol", "mine"
     )

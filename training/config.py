@@ -33,7 +33,7 @@ class TrainConfig:
             letterboxed to 320x320, newest step first (both need a last-polarity cache).
         in_memory: Decompress both splits into memory once; for small sets.
         augment_on: Whether training samples are augmented; the authors' recipe does not.
-        protocol: Rule of the val mAP: "prophesee" or "all-boxes".
+        protocol: Rule of the val mAP: "prophesee", "all-boxes" or "rvt".
         eval_every: Epochs between two evaluations on val.
         save_every_min: Minutes between two checkpoints inside an epoch.
         device: "auto", "cpu" or "cuda".

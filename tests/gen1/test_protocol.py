@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 
 from gen1.labels import as_boxes, clip_boxes
-from gen1.protocol import PROTOCOLS, EvalProtocol
+from gen1.protocol import PROTOCOLS, EvalProtocol, grid_times
 from gen1.spec import BOX
+
+RVT = PROTOCOLS["rvt"]
 
 
 @pytest.fixture(scope="module")
@@ -52,4 +54,46 @@ def test_presets_carry_their_names():
     assert {name: protocol.name for name, protocol in PROTOCOLS.items()} == {
         "prophesee": "prophesee",
         "all-boxes": "all-boxes",
+        "rvt": "rvt",
     }
+
+
+def test_rvt_crops_labels_before_it_looks_at_their_size(figures):
+    """At one time, so that the grid plays no part."""
+    boxes = as_boxes(figures["boxes"])
+    boxes["t"] = 749_999
+    wanted = figures["rvt_apply_filters_test"]
+    kept = RVT.scored_labels(boxes)
+    np.testing.assert_array_equal(kept["track_id"], wanted["track_id"])
+    for side in "xywh":
+        np.testing.assert_allclose(kept[side], wanted[side], rtol=0, atol=1e-4)
+    at_the_edge = np.array([(749_999, 290, 100, 60, 60, 0, 1, 0)], BOX)
+    assert PROTOCOLS["prophesee"].scored_labels(at_the_edge)["w"] == 60
+    assert RVT.scored_labels(at_the_edge)["w"] == 13
+    at_the_edge["x"] = 295  # 8 px are left of it
+    assert len(RVT.scored_labels(at_the_edge)) == 0
+    assert len(RVT.scored_detections(at_the_edge)) == 1  # detections stay as they are
+    assert (at_the_edge["x"], at_the_edge["w"]) == (295, 60)
+
+
+@pytest.mark.parametrize(
+    ("times", "on_grid"),
+    [
+        ([249_999, 499_999, 999_999], [249_999, 499_999, 999_999]),
+        ([99_999, 120_000, 249_999, 370_000], [120_000, 370_000]),  # 99999 comes too early
+        ([100_000, 352_000, 604_000, 606_001], [100_000, 352_000, 604_000]),  # each from the last
+        ([100_000, 352_001, 347_999, 600_000], [100_000, 600_000]),
+        ([100_000, 101_000, 350_000], [100_000, 350_000]),  # no step has passed at 101000
+        ([], []),
+        ([50_000], []),
+    ],
+)
+def test_rvt_follows_the_grid_of_its_first_label(times, on_grid):
+    assert grid_times(np.array(times, np.int64), 250_000).tolist() == on_grid
+
+
+def test_labels_too_small_do_not_begin_the_grid():
+    boxes = np.zeros(4, BOX)
+    boxes["t"] = [120_000, 249_999, 749_999, 870_000]
+    boxes["w"], boxes["h"] = [9, 40, 40, 40], 40
+    assert RVT.scored_labels(boxes)["t"].tolist() == [749_999]

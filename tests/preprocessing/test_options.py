@@ -51,6 +51,18 @@ def test_times_without_a_label_that_counts_are_left_out(tree, tmp_path):
         np.testing.assert_array_equal(file["labels"][:], read_boxes(data / "train" / "r0_bbox.npy"))
 
 
+@pytest.mark.parametrize(("t_us", "kept"), [(849_999, [849_999]), (799_999, [])])
+def test_times_without_a_label_of_rvt_are_left_out(tree, tmp_path, t_us, kept):
+    """599999 has only a box out of the frame; the grid begins at 349999."""
+    data, cache = tree(train=1), tmp_path / "cache"
+    boxes = read_boxes(data / "train" / "r0_bbox.npy")
+    boxes["t"][-1] = t_us
+    write_boxes(data / "train" / "r0_bbox.npy", boxes)
+    assert run(data, cache, "--keep", "rvt") == 0
+    with open_cache(cache / "train" / "r0.h5") as file:
+        assert file["times_us"][:].tolist() == kept
+
+
 def test_noise_options_reach_the_frames_the_report_and_the_settings(tree, tmp_path, capsys):
     data = tree(train=1)
     for i, options in enumerate((["--denoise-ms", "5"], ["--hot-pixel-hz", "4"])):
