@@ -22,13 +22,15 @@ from gen1.labels import write_boxes
 from gen1.protocol import PROTOCOLS
 from gen1.spec import BOX, CLASSES
 from models.checkpoint import Checkpoint, load_model
-from models.decode import decode, non_max_suppression
+from models.decode import DetectConfig, decode, non_max_suppression
 from models.deploy import deploy
+from models.device import pick_device
 from models.energy import EnergyReport, measure_energy
 from models.spikeyolo import SpikeYOLO, SpikeYOLOConfig
-from preprocessing.dataset import Batch, HistogramDataset, collate, input_geometry
-from preprocessing.geometry import Geometry, Letterbox
+from preprocessing.dataset import Batch, HistogramDataset, collate
+from preprocessing.geometry import as_boxes
 from preprocessing.histogram import HistogramSettings
+from preprocessing.inputs import check_input, input_geometry, input_of
 from reporting.compare import (
     accuracy_over_energy,
     comparison_table,
@@ -40,21 +42,6 @@ from reporting.report import write_report
 from reporting.table import results_table
 
 Detections = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class DetectConfig:
-    """From raw maps to the detections that are scored.
-
-    Args:
-        score_threshold: Least score of a detection, in (0, 1).
-        iou_threshold: Overlap above which the weaker box of a class is dropped, in (0, 1).
-        max_detections: Most detections per label time.
-    """
-
-    score_threshold: float = 0.001
-    iou_threshold: float = 0.7
-    max_detections: int = 300
 
 
 @dataclass(frozen=True)
@@ -93,30 +80,6 @@ class EvalConfig:
             raise ValueError(f"protocol is {self.protocol!r}, expected one of {known}")
 
 
-def pick_device(name: str) -> torch.device:
-    """ "auto" is CUDA where there is a GPU; ValueError for a GPU that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device is {name!r}, but torch finds no usable GPU")
-    return torch.device(name)
-
-
-def check_input(config: SpikeYOLOConfig, settings: HistogramSettings, input: str) -> None:
-    """Refuse frames that are not what the network was built for."""
-    channels = 2 if input == "histogram" else 3
-    if channels != config.in_channels:
-        raise ValueError(
-            f"the input {input!r} has {channels} channels, "
-            f"the model was built for {config.in_channels}"
-        )
-    if settings.time_steps != config.time_steps:
-        raise ValueError(
-            f"the cache has T={settings.time_steps} time steps, "
-            f"the model was built for T={config.time_steps}"
-        )
-
-
 def open_split(
     cache: Path,
     split: str,
@@ -126,17 +89,9 @@ def open_split(
     **options: Any,
 ) -> HistogramDataset:
     """The split of a cache made with `settings`, as the input the network `config` reads."""
-    check_input(config, settings, input)
+    check_input(config.in_channels, config.time_steps, settings, input)
     geometry = input_geometry(settings, input)
     return HistogramDataset(cache, split, geometry, settings=settings, input=input, **options)
-
-
-def input_of(checkpoint: Checkpoint, path: Path) -> tuple[HistogramSettings, str]:
-    """The histograms a checkpoint was trained on, and how they became its input."""
-    histogram = checkpoint.meta.get("histogram")
-    if not histogram:
-        raise ValueError(f"{path}: was not trained on event histograms, expected a Gen1 model")
-    return HistogramSettings(**histogram), checkpoint.meta["input"]
 
 
 def batches(dataset: HistogramDataset, batch_size: int, workers: int, **options: Any) -> DataLoader:
@@ -172,17 +127,6 @@ def detect(
             found[name].append(as_boxes(rows.cpu().numpy(), int(t_us), dataset.geometry))
     empty = np.empty(0, BOX)
     return {name: np.concatenate([empty, *parts]) for name, parts in found.items()}
-
-
-def as_boxes(rows: np.ndarray, t_us: int, geometry: Geometry | Letterbox) -> np.ndarray:
-    """Detections [n, 6] (x1 y1 x2 y2 score class, network px) at t_us -> BOX [n], sensor px."""
-    xyxy = geometry.boxes_to_sensor(rows[:, :4])
-    boxes = np.zeros(len(rows), BOX)
-    boxes["t"] = t_us
-    boxes["x"], boxes["y"] = xyxy[:, 0], xyxy[:, 1]
-    boxes["w"], boxes["h"] = xyxy[:, 2] - xyxy[:, 0], xyxy[:, 3] - xyxy[:, 1]
-    boxes["class_confidence"], boxes["class_id"] = rows[:, 4], rows[:, 5]
-    return boxes
 
 
 def score(dataset: HistogramDataset, detections: Detections, protocol: str) -> DetectionMetrics:
@@ -278,7 +222,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
     model, checkpoint = load_model(config.checkpoint / "best.pt" if is_run else config.checkpoint)
     model.to(device)
     dataset = open_split(
-        config.cache, config.split, checkpoint.config, *input_of(checkpoint, config.checkpoint)
+        config.cache, config.split, checkpoint.config, *input_of(checkpoint.meta, config.checkpoint)
     )
 
     detections = detect(model, dataset, config.detect, config.batch_size, config.workers, device)

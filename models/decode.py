@@ -1,11 +1,28 @@
 """Raw maps -> boxes and scores -> detections."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 REG_MAX = 16
 STRIDES = (8, 16, 32)
 SUPPRESSED_AT_ONCE = 512  # candidates compared with each other in one go
+
+
+@dataclass(frozen=True)
+class DetectConfig:
+    """From raw maps to the detections that are scored.
+
+    Args:
+        score_threshold: Least score of a detection, in (0, 1).
+        iou_threshold: Overlap above which the weaker box of a class is dropped, in (0, 1).
+        max_detections: Most detections per label time.
+    """
+
+    score_threshold: float = 0.001
+    iou_threshold: float = 0.7
+    max_detections: int = 300
 
 
 def anchor_points(maps: list[Tensor]) -> tuple[Tensor, Tensor]:

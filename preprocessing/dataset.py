@@ -23,11 +23,8 @@ from preprocessing.cache import (
     read_sample,
 )
 from preprocessing.geometry import Geometry, Letterbox
-from preprocessing.histogram import HistogramSettings, expand_last_polarity
-
-#: How a cached sample becomes the network's input: counts as they are; 127/0/255 in three equal
-#: channels; or the authors' whole recipe, letterboxed to 320x320 and newest step first.
-INPUTS = ("histogram", "ternary", "authors")
+from preprocessing.histogram import HistogramSettings
+from preprocessing.inputs import check_representation, network_frames, network_input
 
 
 @dataclass(frozen=True)
@@ -65,8 +62,7 @@ class Batch:
 
     def network_input(self) -> torch.Tensor:
         """float32 [T, B, C, H, W]: counts as they are, three-channel frames in [0, 1]."""
-        x = self.frames.float()
-        return x / 255 if x.shape[2] == 3 else x
+        return network_input(self.frames)
 
     def pin_memory(self) -> "Batch":
         """Called by DataLoader(pin_memory=True)."""
@@ -85,13 +81,6 @@ def collate(samples: Sequence[Sample]) -> Batch:
         tuple(sample.recording for sample in samples),
         torch.tensor([sample.t_us for sample in samples], dtype=torch.int64),
     )
-
-
-def input_geometry(settings: HistogramSettings, input: str = "histogram") -> Geometry | Letterbox:
-    """Where the frames of a cache lie in the network's input; `input` is one of INPUTS."""
-    if input == "authors":
-        return Letterbox(settings.height, settings.width)
-    return Geometry(settings.height, settings.width, settings.downsample)
 
 
 class HistogramDataset(Dataset[Sample]):
@@ -127,11 +116,7 @@ class HistogramDataset(Dataset[Sample]):
         self.settings, self.recordings = manifest.settings, _names(cache_dir, manifest, split)
         self.failed = _failed_recordings(cache_dir, manifest, split)
         _check_geometry(Path(cache_dir), self.settings, geometry)
-        if input not in INPUTS:
-            raise ValueError(f"input is {input!r}, expected one of {', '.join(INPUTS)}")
-        if input != "histogram" and self.settings.representation != "last-polarity":
-            found = f"{cache_dir}: representation {self.settings.representation}"
-            raise ValueError(f"{found}, expected last-polarity for the input {input!r}")
+        check_representation(self.settings, input, str(cache_dir))
         self._paths = [Path(cache_dir) / split / f"{name}.h5" for name in self.recordings]
         self._labels: dict[str, np.ndarray] = {}
         self._frames: list[np.ndarray] = []
@@ -161,12 +146,7 @@ class HistogramDataset(Dataset[Sample]):
             cell = self.settings.downsample  # frames and boxes move together in px of the frame
             frames, moved, kept = augment(frames, boxes_xyxy / cell, self._augment, rng)
             classes, boxes_xyxy = classes[kept], moved[kept] * cell
-        if self._input == "histogram":
-            frames = self.geometry.fit(frames)
-        else:
-            frames = self.geometry.fit(expand_last_polarity(frames), background=127)
-        if self._input == "authors":
-            frames = frames[::-1].copy()
+        frames = network_frames(frames, self.geometry, self._input)
         boxes_xyxy = self.geometry.boxes_to_network(boxes_xyxy)
         targets = np.concatenate([classes[:, None], boxes_xyxy], axis=1)
         return Sample(torch.from_numpy(frames), torch.from_numpy(targets), name, t_us)

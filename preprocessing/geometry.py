@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gen1.spec import HEIGHT, WIDTH
+from gen1.spec import BOX, HEIGHT, WIDTH
 
 Boxes = TypeVar("Boxes")  # NumPy array or torch tensor
 
@@ -125,6 +125,17 @@ class Letterbox:
         else:
             scale, offset = scale.astype(xyxy.dtype), offset.astype(xyxy.dtype)
         return (corners - offset) / scale if inverse else corners * scale + offset
+
+
+def as_boxes(rows: np.ndarray, t_us: int, geometry: Geometry | Letterbox) -> np.ndarray:
+    """Detections [n, 6] (x1 y1 x2 y2 score class, network px) at t_us -> BOX [n], sensor px."""
+    xyxy = geometry.boxes_to_sensor(rows[:, :4])
+    boxes = np.zeros(len(rows), BOX)
+    boxes["t"] = t_us
+    boxes["x"], boxes["y"] = xyxy[:, 0], xyxy[:, 1]
+    boxes["w"], boxes["h"] = xyxy[:, 2] - xyxy[:, 0], xyxy[:, 3] - xyxy[:, 1]
+    boxes["class_confidence"], boxes["class_id"] = rows[:, 4], rows[:, 5]
+    return boxes
 
 
 def _scale_bilinear(frames: np.ndarray, height: int, width: int) -> np.ndarray:

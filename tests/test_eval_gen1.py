@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from eval_gen1 import EvalConfig, as_boxes, main, run
+from eval_gen1 import EvalConfig, main, run
 from gen1.labels import read_boxes
 from gen1.spec import BOX
 from models import build_model
 from models.checkpoint import load_checkpoint, save_checkpoint
 from preprocessing.cache import read_manifest
-from preprocessing.geometry import Geometry
+from preprocessing.geometry import Geometry, as_boxes
 from reporting.examples import f1_score
 from reporting.table import firing_health
 

@@ -232,7 +232,10 @@ def test_a_lone_damaged_checkpoint_is_named(config):
         (["--epochs", "many"], "epochs"),
         (["--amp", "int3"], "amp is 'int3', expected one of off, bf16, fp16"),
         (["--model.name", "yolo-9000"], "model is 'yolo-9000', expected one of spikeyolo-p"),
-        (["--model.time_steps", "3"], "the cache has T=2 time steps, the model was built for T=3"),
+        (
+            ["--model.time_steps", "3"],
+            "the histograms have T=2 time steps, the model was built for T=3",
+        ),
         (["--device", "cuda:7"], "device is 'cuda:7', but torch finds no usable GPU"),
         (["--cache", "/nowhere"], "/nowhere"),
     ],

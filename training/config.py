@@ -10,7 +10,7 @@ from gen1.protocol import PROTOCOLS
 from models.config import ModelConfig
 from models.loss import LossGains
 from preprocessing.augment import AugmentConfig
-from preprocessing.dataset import INPUTS
+from preprocessing.inputs import INPUTS
 from training.optim import OptimConfig
 
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": None}
