@@ -1,0 +1,49 @@
+"""A checkpoint small enough to pass on: `python -m models.share RUN --output FILE`.
+
+What continuing the run needs is left out and weights of convolutions are rounded to float16; batch
+norms, configuration and provenance stay as they are. `load_model` reads it like any other.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.checkpoint import load_checkpoint, save_checkpoint
+
+
+def rounded(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Kernels in float16, everything with fewer axes as it is. ValueError if one overflows."""
+    halves = {name: w.half() if w.dim() > 1 else w for name, w in weights.items()}
+    for name, half in halves.items():
+        if not torch.isfinite(half).all():
+            raise ValueError(f"{name}: a weight beyond the range of float16, 65504")
+    return halves
+
+
+def share(source: Path, target: Path) -> None:
+    """Write the small copy of a checkpoint, or of a run's best.pt. ValueError if it is none."""
+    checkpoint = load_checkpoint(source / "best.pt" if source.is_dir() else source)
+    save_checkpoint(target, checkpoint.config, rounded(checkpoint.weights), checkpoint.meta)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m models.share", description=__doc__)
+    parser.add_argument("source", type=Path, help="checkpoint, or run directory (its best.pt)")
+    parser.add_argument("--output", type=Path, required=True, help="file to write")
+    options = parser.parse_args(argv)
+    try:
+        share(options.source, options.output)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{options.output}: {options.output.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
