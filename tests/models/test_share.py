@@ -17,13 +17,13 @@ def run_directory(tmp_path, scale=1.0):
     return model
 
 
-def test_it_is_the_same_network_up_to_rounding_in_a_quarter_of_the_bytes(tmp_path):
+def test_it_is_the_same_network_up_to_rounding_in_half_the_bytes(tmp_path):
     model = run_directory(tmp_path)
     assert main([str(tmp_path), "--output", str(tmp_path / "small.pt")]) == 0
     shared, checkpoint = load_model(tmp_path / "small.pt")
     assert (checkpoint.meta, checkpoint.training) == (META, {})
     small, whole = ((tmp_path / name).stat().st_size for name in ("small.pt", "best.pt"))
-    assert small < 0.3 * whole
+    assert small < 0.55 * whole
     x = torch.randint(0, 3, (1, 1, 2, 64, 64), generator=torch.manual_seed(0)).float()
     with torch.no_grad():
         for ours, theirs in zip(model(x), shared(x), strict=True):
