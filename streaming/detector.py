@@ -1,14 +1,36 @@
 """Events in any chunks -> boxes, window by window."""
 
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from spikingjelly.activation_based import functional
+from torch import Tensor, nn
 
+from models.checkpoint import load_model
+from models.decode import decode, non_max_suppression
+from models.deploy import deploy
+from models.device import pick_device
+from models.neuron import ILIFNode
 from models.spikeyolo import SpikeYOLO
-from preprocessing.histogram import HistogramSettings
-from streaming.windower import Window
+from preprocessing.geometry import as_boxes
+from preprocessing.histogram import DOWNSAMPLE_FACTORS, EventTally, HistogramSettings
+from preprocessing.inputs import (
+    check_input,
+    check_representation,
+    input_geometry,
+    input_of,
+    network_frames,
+    network_input,
+)
+from streaming.windower import Window, Windower
+
+#: A frame may exceed the trained one by this factor per side before sensor pixels are pooled.
+LARGEST_FRAME = 1.25
 
 
 @dataclass(frozen=True)
@@ -34,8 +56,11 @@ class Detector:
     """The deployed network on sliding windows of a stream.
 
     Windows [t - window_us, t) at multiples of every_us, boxes at t: as eval_gen1.py on a cache
-    with `--every-ms`. settings: histograms the model was trained on; sensor_hw: the stream's
-    sensor in px (None: that of settings). count_spikes costs a pass over all spikes.
+    with `--every-ms`. settings: the histograms the model was trained on; sensor_hw: the stream's
+    sensor in px, see fit_sensor (None: the trained one); start_us, hot: as of Windower.
+    carry_state keeps membranes from window to window, which then must not overlap: every_us must
+    be window_us. count_spikes costs a pass over all spikes. The model itself is not modified.
+    Raises ValueError for a model, input, sensor or stride that do not go together.
     """
 
     def __init__(
@@ -55,33 +80,150 @@ class Detector:
         carry_state: bool = False,
         count_spikes: bool = False,
     ) -> None:
-        raise NotImplementedError
+        check_representation(settings, input, "the model's histograms")
+        check_input(model.config.in_channels, model.config.time_steps, settings, input)
+        if carry_state:
+            _check_carried(model, settings.window_us, every_us)
+        self.settings = fit_sensor(settings, sensor_hw, input)
+        self.geometry, self.input = input_geometry(self.settings, input), input
+        self.suppression = {
+            "score_threshold": score_threshold,
+            "iou_threshold": iou_threshold,
+            "max_detections": max_detections,
+        }
+        self.windower = Windower(self.settings, every_us, start_us, hot)
+        self.device = pick_device(device)
+        self.model = deploy(model).to(self.device)
+        self.model.carry_state = carry_state
+        self._spikes = SpikeCounter(self.model) if count_spikes else None
 
     @classmethod
-    def load(cls, checkpoint: Path, *, every_ms: float = 50.0, **options: object) -> "Detector":
+    def load(cls, checkpoint: Path, *, every_ms: float = 50.0, **options: Any) -> "Detector":
         """The network of a checkpoint or run directory (its best.pt); options: of Detector."""
-        raise NotImplementedError
+        path = checkpoint / "best.pt" if checkpoint.is_dir() else checkpoint
+        model, loaded = load_model(path)
+        settings, input = input_of(loaded.meta, path)
+        return cls(model, settings, input=input, every_us=round(1000 * every_ms), **options)
+
+    @property
+    def late_events(self) -> int:
+        """Events that came too late for every window, dropped."""
+        return self.windower.late_events
 
     def feed(self, events: np.ndarray) -> list[Detections]:
         """One entry per window that these events (t in us, x, y, p; any number) complete."""
         return list(self.detections(events))
 
-    def detections(self, events: np.ndarray) -> Iterator[Detections]:
-        """feed, one window in memory at a time; take all of them before the next call."""
-        raise NotImplementedError
-
     def advance(self, t_us: int) -> list[Detections]:
         """A heartbeat: every event before t_us has been fed."""
-        raise NotImplementedError
+        return list(map(self.detect, self.windower.windows_until(t_us)))
 
     def flush(self) -> list[Detections]:
         """The recording is over: windows that end by one us past the newest event."""
-        raise NotImplementedError
+        return list(map(self.detect, self.windower.last_windows()))
 
+    def detections(self, events: np.ndarray) -> Iterator[Detections]:
+        """feed, as they are found; take all before the next call."""
+        return map(self.detect, self.windower.windows(events))
+
+    @torch.no_grad()
     def detect(self, window: Window) -> Detections:
-        """Boxes of one window; feed does this for every one."""
-        raise NotImplementedError
+        """Boxes of one window of `windower`; feed does this for every one."""
+        frames = torch.from_numpy(network_frames(window.histogram, self.geometry, self.input))
+        x = network_input(frames.unsqueeze(1).to(self.device))
+        started = self._now()
+        maps = self.model(x)
+        found = self._now()
+        boxes, scores = decode([m.float() for m in maps])
+        (rows,) = non_max_suppression(boxes, scores, **self.suppression)
+        detected = as_boxes(rows.cpu().numpy(), window.end_us, self.geometry)
+        forward_ms, decode_ms = 1e3 * (found - started), 1e3 * (self._now() - found)
+        spikes, firing_rate = self._spikes.take() if self._spikes else (None, None)
+        window_of = (window.start_us, window.end_us, window.n_events)
+        return Detections(*window_of, detected, forward_ms, decode_ms, spikes, firing_rate)
 
     def reset(self) -> None:
         """Forget events, membranes and counters, as for another recording."""
-        raise NotImplementedError
+        self.windower.reset()
+        self.reset_state()
+
+    def reset_state(self) -> None:
+        """Let the membranes start from rest at the next window."""
+        functional.reset_net(self.model)
+
+    def warm_up(self) -> None:
+        """One forward of an empty window, so that the first real one is not the slow one."""
+        self.detect(Window(0, 0, np.zeros(self.settings.frame_shape, np.uint8), EventTally()))
+        self.reset_state()
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+class SpikeCounter:
+    """Counts what all I-LIF nodes of a network fire; the ANN twins fire nothing."""
+
+    def __init__(self, model: SpikeYOLO) -> None:
+        self._fired: list[Tensor] = []
+        self._possible = 0
+        self._spiking = model.config.is_spiking
+        for module in model.modules():
+            if self._spiking and isinstance(module, ILIFNode):
+                module.register_forward_hook(self._count)
+
+    def _count(self, node: nn.Module, _: tuple[Tensor, ...], spikes: Tensor) -> None:
+        assert isinstance(node, ILIFNode)
+        self._fired.append(spikes.sum(dtype=torch.float64))
+        self._possible += node.max_spikes * spikes.numel()
+
+    def take(self) -> tuple[int | None, float | None]:
+        """Spikes since the last call and their share of the most possible."""
+        if not self._spiking:
+            return None, None
+        spikes = int(torch.stack(self._fired).sum())
+        rate = spikes / self._possible
+        self._fired, self._possible = [], 0
+        return spikes, rate
+
+
+def fit_sensor(
+    settings: HistogramSettings, sensor_hw: tuple[int, int] | None, input: str
+) -> HistogramSettings:
+    """The settings for a sensor of another size than the trained one.
+
+    Cells stay as they are while the frame is at most a quarter larger per side than the trained
+    one (a smaller one is padded); else the smallest of the factors 1, 2, 4 that makes it so. The
+    input "authors" scales every sensor to a width of 320 px. Raises ValueError if none does.
+    """
+    trained_hw = settings.height, settings.width
+    if sensor_hw is None or sensor_hw == trained_hw:
+        return settings
+    height, width = sensor_hw
+    found = f"a sensor of {height}x{width} px was given to a model trained on "
+    found += "{}x{} px with downsample {}".format(*trained_hw, settings.downsample)
+    if input == "authors":
+        if height > width:
+            raise ValueError(f"{found}, expected a sensor no taller than wide")
+        return replace(settings, height=height, width=width)
+    for factor in DOWNSAMPLE_FACTORS:
+        sides = zip(sensor_hw, trained_hw, strict=True)
+        fits = all(
+            side % factor == 0 and side / factor <= LARGEST_FRAME * trained / settings.downsample
+            for side, trained in sides
+        )
+        if fits and factor >= settings.downsample:
+            return replace(settings, height=height, width=width, downsample=factor)
+    limit_hw = [int(LARGEST_FRAME * side / settings.downsample) for side in trained_hw]
+    expected = "{}x{} cells at most after pooling 1, 2 or 4 px".format(*limit_hw)
+    raise ValueError(f"{found}, expected {expected}")
+
+
+def _check_carried(model: SpikeYOLO, window_us: int, every_us: int) -> None:
+    if not model.config.is_spiking:
+        found = f"carry_state was asked of activation {model.config.activation!r}"
+        raise ValueError(f"{found}, expected a spiking one: ilif or lif")
+    if every_us != window_us:
+        found = f"carry_state was asked with windows of {window_us} us every {every_us} us"
+        raise ValueError(f"{found}, expected every {window_us} us: no event may count twice")
