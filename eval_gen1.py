@@ -31,14 +31,10 @@ from preprocessing.dataset import Batch, HistogramDataset, collate
 from preprocessing.geometry import as_boxes
 from preprocessing.histogram import HistogramSettings
 from preprocessing.inputs import check_input, input_geometry, input_of
-from reporting.compare import (
-    accuracy_over_energy,
-    comparison_table,
-    read_metrics,
-    refuse_unequal,
-)
-from reporting.provenance import commit, environment
+from reporting.compare import accuracy_over_energy, comparison_table, runs_in_words
+from reporting.provenance import commit, config_hash, environment
 from reporting.report import write_report
+from reporting.runs import group_by_seed, read_metrics, refuse_unequal
 from reporting.table import results_table
 
 Detections = dict[str, np.ndarray]
@@ -179,8 +175,9 @@ def metrics_of(
 ) -> dict[str, Any]:
     """Everything measured and the rule behind every number, as plain data for metrics.json."""
     headline = scores[config.protocol]
-    return {
-        "model": checkpoint.meta["name"],
+    meta = checkpoint.meta
+    metrics = {
+        "model": meta["name"],
         "checkpoint": str(config.checkpoint),
         "cache": str(config.cache),
         "split": config.split,
@@ -207,12 +204,13 @@ def metrics_of(
         **measured,
         "detect": asdict(config.detect),
         "network": asdict(checkpoint.config),
-        "trained": {key: checkpoint.meta.get(key) for key in ("epoch", "seed", "commit")},
-        "histogram": checkpoint.meta["histogram"],
-        "input": checkpoint.meta["input"],
+        "trained": {key: meta.get(key) for key in ("epoch", "seed", "commit", "settings")},
+        "histogram": meta["histogram"],
+        "input": meta["input"],
         "commit": commit(),
         "environment": environment(),
     }
+    return {**metrics, "config_hash": config_hash(metrics)}
 
 
 def run(config: EvalConfig) -> dict[str, Any]:
@@ -260,7 +258,8 @@ def command_line() -> ArgumentParser:
 def compare_line() -> ArgumentParser:
     parser = ArgumentParser(
         prog="eval_gen1.py --compare",
-        description="One table and one picture of several evaluations of the same recordings.",
+        description="One table and one picture of several evaluations of the same recordings; "
+        "runs that differ only in the seed are one row.",
     )
     parser.add_argument("--compare", nargs="+", type=Path, required=True, help="evaluated runs")
     parser.add_argument("--protocol", default="prophesee", help="rule of the mAP in the picture")
@@ -275,15 +274,19 @@ def compare(argv: Sequence[str]) -> None:
         known = ", ".join(PROTOCOLS)
         raise ValueError(f"protocol is {arguments.protocol!r}, expected one of {known}")
     runs = {str(path): read_metrics(path) for path in arguments.compare}
-    refuse_unequal(runs)
-    first, *others = [arguments.protocol, *(set(PROTOCOLS) - {arguments.protocol})]
-    tables = "\n\n".join(comparison_table(runs, protocol) for protocol in (first, *others))
-    print(tables)
+    refuse_unequal(runs, arguments.protocol)
+    rows = group_by_seed(runs)
+    common = [p for p in PROTOCOLS if all(p in metrics["protocols"] for metrics in runs.values())]
+    protocols = sorted(common, key=lambda protocol: protocol != arguments.protocol)
+    parts = [comparison_table(rows, protocol) for protocol in protocols]
+    text = "\n\n".join([*parts, runs_in_words(rows)])
+    print(text)
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
         with atomic_write(arguments.output / "compare.md") as file:
-            file.write(tables.encode() + b"\n")
-        accuracy_over_energy(runs, first).savefig(arguments.output / "compare.png", dpi=120)
+            file.write(text.encode() + b"\n")
+        picture = accuracy_over_energy(rows, arguments.protocol)
+        picture.savefig(arguments.output / "compare.png", dpi=120)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

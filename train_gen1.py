@@ -101,6 +101,10 @@ class Trainer:
         """All that a continued run must have in common with its beginning."""
         return {**plain(self.config), "processes": self.ranks.world}
 
+    def lasting_settings(self) -> dict[str, Any]:
+        """Those of the settings that shape what is learnt."""
+        return {name: value for name, value in self.settings().items() if name not in FREE}
+
     def save(self) -> None:
         """Copy what is needed to evaluate and to continue; a thread writes it as last.pt."""
         random_states = self.ranks.gather(random_state())
@@ -133,6 +137,7 @@ class Trainer:
             "input": self.config.input,
             "epoch": self.epoch,
             "seed": self.config.seed,
+            "settings": self.lasting_settings(),
             **self.origin,
             **more,
         }
@@ -330,7 +335,7 @@ def run(config: TrainConfig, ranks: Ranks = ALONE) -> Path:
 
 def start_run_directory(trainer: Trainer, resumed: bool) -> None:
     """Write config.yaml once, and add this start to run.json."""
-    config, settings = trainer.config, trainer.settings()
+    config = trainer.config
     if resumed:
         place = f"epoch {trainer.epoch + 1}, batch {trainer.batch + 1}"
         print(f"continuing {config.output} at {place}", flush=True)
@@ -339,7 +344,7 @@ def start_run_directory(trainer: Trainer, resumed: bool) -> None:
             file.write(yaml.safe_dump(plain(config), sort_keys=False).encode())
     add_start(
         config.output,
-        settings={k: v for k, v in settings.items() if k not in FREE},
+        settings=trainer.lasting_settings(),
         manifest=trainer.manifest,
         place={"epoch": trainer.epoch, "batch": trainer.batch, "device": str(trainer.device)},
         origin=trainer.origin,

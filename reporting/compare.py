@@ -1,87 +1,168 @@
 """Several evaluations of the same recordings in one table and one picture."""
 
-import json
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.transforms import Bbox, BboxBase
+
+from reporting.provenance import thresholds
+from reporting.runs import Metrics, Row, names_of, varied_settings
 
 COLUMNS = (
-    "run", "model", "T", "D", "parameters", "mAP@50:95", "mAP@50", "GMAC", "GAC", "firing",
-    "mJ", "ANN / this", "mJ with memory", "ms",
+    "model", "T", "D", "seeds", "parameters", "mAP@50:95", "mAP@50", "GMAC", "GAC", "firing",
+    "mJ", "ANN / this", "mJ with memory", "ms", "config",
 )  # fmt: skip
 
 
-def read_metrics(path: Path) -> dict[str, Any]:
-    """metrics.json of an evaluation's directory, or of the `test` directory inside a run.
-
-    Raises ValueError if there is none, or it is not what eval_gen1.py writes.
-    """
-    for directory in (path, path / "test"):
-        if (file := directory / "metrics.json").is_file():
-            break
-    else:
-        raise ValueError(f"{path}: holds no metrics.json, evaluate it with eval_gen1.py first")
-    try:
-        metrics: dict[str, Any] = json.loads(file.read_text())
-    except ValueError:
-        metrics = {}
-    if not {"energy", "protocols", "recordings_crc32", "latency_ms"} <= set(metrics):
-        raise ValueError(f"{file}: is not what eval_gen1.py writes, evaluate again")
-    return metrics
+def snn_mj(metrics: Metrics) -> float:
+    return metrics["energy"]["snn_mj"]
 
 
-def refuse_unequal(runs: dict[str, dict[str, Any]]) -> None:
-    """ValueError unless every evaluation scored the same split of the same recordings."""
-    (first, expected), *others = runs.items()
-    for name, metrics in others:
-        for key in ("split", "recordings_crc32", "detect"):
-            if metrics[key] != expected[key]:
-                raise ValueError(
-                    f"{name}: {key} is {metrics[key]}, that of {first} is {expected[key]}: "
-                    "only evaluations of the same recordings and thresholds can be compared"
-                )
+def stat(protocol: str, column: int) -> Callable[[Metrics], float]:
+    """One of the 12 COCO figures of an evaluation."""
+    return lambda metrics: metrics["protocols"][protocol]["stats"][column]
 
 
-def row(name: str, metrics: dict[str, Any], protocol: str) -> tuple[str, ...]:
-    energy, stats = metrics["energy"], metrics["protocols"][protocol]["stats"]
+def spread(values: np.ndarray, decimals: int, missing_below: float = -np.inf) -> str:
+    """ "mean ± sample standard deviation" of float64 [n]; no spread for one, "-" if undefined."""
+    mean = values.mean()
+    if np.isnan(mean) or mean < missing_below:
+        return "-"
+    text = f"{mean:.{decimals}f}"
+    return text if len(values) == 1 else f"{text} ± {values.std(ddof=1):.{decimals}f}"
+
+
+def cells(row: Row, name: str, varied: list[str], protocol: str) -> tuple[str, ...]:
+    def energy(key: str) -> np.ndarray:
+        return row.values(lambda metrics: metrics["energy"][key])
+
     return (
         name,
-        f"{metrics['model']} {metrics['network']['activation']}",
-        str(energy["time_steps"]),
-        str(energy["max_spikes"]),
-        f"{metrics['parameters'] / 1e6:.2f} M",
-        f"{stats[0]:.3f}",
-        f"{stats[1]:.3f}",
-        f"{energy['mac'] / 1e9:.3f}",
-        f"{energy['ac'] / 1e9:.3f}",
-        "-" if energy["firing_rate"] != energy["firing_rate"] else f"{energy['firing_rate']:.3f}",
-        f"{energy['snn_mj']:.3f}",
-        f"{energy['ratio']:.2f}",
-        f"{energy['snn_mj_with_memory']:.2f}",
-        f"{metrics['latency_ms']:.1f}",
+        *map(str, row.steps),
+        *varied,
+        ", ".join("-" if seed is None else str(seed) for seed in row.seeds),
+        f"{row.first['parameters'] / 1e6:.2f} M",
+        spread(row.values(stat(protocol, 0)), 3, missing_below=0),
+        spread(row.values(stat(protocol, 1)), 3, missing_below=0),
+        f"{row.first['energy']['mac'] / 1e9:.3f}",
+        spread(energy("ac") / 1e9, 3),
+        spread(energy("firing_rate"), 3),
+        spread(energy("snn_mj"), 3),
+        spread(energy("ratio"), 2),
+        spread(energy("snn_mj_with_memory"), 2),
+        f"{row.values(lambda metrics: metrics['latency_ms']).mean():.1f}",
+        row.hashes,
     )
 
 
-def comparison_table(runs: dict[str, dict[str, Any]], protocol: str) -> str:
-    """Markdown: a row per evaluation, mAP under `protocol`."""
-    first = next(iter(runs.values()))
-    title = f"split {first['split']}, protocol {protocol}, per inference ({first['device']})"
-    rows = [COLUMNS, ("---",) * len(COLUMNS)]
-    rows += [row(name, metrics, protocol) for name, metrics in runs.items()]
-    return "\n".join([title, "", *("| " + " | ".join(cells) + " |" for cells in rows)])
+def comparison_table(rows: list[Row], protocol: str) -> str:
+    """Markdown: its rule in two lines, then a row per configuration, mAP under `protocol`.
+
+    Histogram, network and training settings that are not the same everywhere get a column.
+    """
+    varied = varied_settings(rows)
+    head = (*COLUMNS[:3], *varied, *COLUMNS[3:])
+    details = [[values[index] for values in varied.values()] for index in range(len(rows))]
+    told = [(row.model, row.steps, detail) for row, detail in zip(rows, details, strict=True)]
+    body = []
+    for row, detail, mine in zip(rows, details, told, strict=True):
+        name = row.model if told.count(mine) == 1 else f"{row.model} ({row.path})"
+        body.append(cells(row, name, detail, protocol))
+    lines = ["| " + " | ".join(line) + " |" for line in (head, ("---",) * len(head), *body)]
+    return "\n".join([rule_in_words(rows, protocol), "", *lines])
 
 
-def accuracy_over_energy(runs: dict[str, dict[str, Any]], protocol: str) -> Figure:
-    """mAP@50:95 against energy per inference, a point per evaluation."""
-    figure = Figure(figsize=(6, 4.2), layout="constrained")
+def rule_in_words(rows: list[Row], protocol: str) -> str:
+    """What all figures of a comparison rest on: one line for mAP, one for the rest."""
+    runs = [metrics for row in rows for metrics in row.runs.values()]
+    samples = _distinct(metrics["energy"]["samples"] for metrics in runs)
+    averaged = "mean ± sample standard deviation over seeds; " if len(runs) > len(rows) else ""
+    return (
+        f"split {runs[0]['split']}, protocol {protocol}, {thresholds(runs[0]['detect'])}, "
+        f"evaluated at commit {_distinct(metrics['commit'] for metrics in runs)}, "
+        f"trained at commit {_distinct(metrics['trained'].get('commit') for metrics in runs)}\n"
+        f"{averaged}energy per inference over {samples} samples, "
+        f"ms on {_distinct(metrics['device'] for metrics in runs)}"
+    )
+
+
+def _distinct(values: Any) -> str:
+    return ", ".join(dict.fromkeys(map(str, values)))
+
+
+def runs_in_words(rows: list[Row]) -> str:
+    """Markdown: which evaluations every row is made of."""
+    lines = []
+    for row in rows:
+        runs = (f"{name} (seed {seed})" for name, seed in zip(row.runs, row.seeds, strict=True))
+        lines.append(f"- {row.model}, config {row.hashes}: {', '.join(runs)}")
+    return "\n".join(lines)
+
+
+def accuracy_over_energy(rows: list[Row], protocol: str) -> Figure:
+    """mAP@50:95 against energy per inference.
+
+    A point per row, with the standard deviation over its seeds both ways; the runs it is made of
+    lie faintly behind.
+    """
+    figure = Figure(figsize=(7, 4.8), layout="constrained")
     axes = figure.subplots()
-    for name, metrics in runs.items():
-        x, y = metrics["energy"]["snn_mj"], metrics["protocols"][protocol]["stats"][0]
-        axes.scatter(x, y, s=40)
-        axes.annotate(name, (x, y), xytext=(6, 4), textcoords="offset points", fontsize=9)
-    axes.set(xscale="log", xlabel="energy per inference (mJ)", ylabel="mAP@50:95")
-    axes.set_title(f"protocol {protocol}", fontsize=10)
+    labels = []
+    for index, (row, name) in enumerate(zip(rows, names_of(rows), strict=True)):
+        colour = f"C{index % 10}"
+        x, y = row.values(snn_mj), row.values(stat(protocol, 0))
+        several = len(row.runs) > 1
+        if several:
+            axes.scatter(x, y, s=16, color=colour, alpha=0.3, linewidths=0)
+        errors = {"xerr": x.std(ddof=1), "yerr": y.std(ddof=1)} if several else {}
+        axes.errorbar(x.mean(), y.mean(), fmt="o", color=colour, capsize=3, **errors)
+        labels.append(
+            axes.annotate(
+                name,
+                (x.mean(), y.mean()),
+                (0, 0),
+                textcoords="offset points",
+                color=colour,
+                fontsize=9,
+            )
+        )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set(xlabel="energy per inference (mJ)", ylabel="mAP@50:95")
+    mapped, _, rest = rule_in_words(rows, protocol).partition(", evaluated")
+    axes.set_title(f"{mapped},\nevaluated{rest}", fontsize=7)
     axes.grid(alpha=0.3)
-    axes.margins(0.15)
+    axes.margins(0.2)
+    keep_apart(figure, labels)
     return figure
+
+
+def keep_apart(figure: Figure, labels: list[Annotation]) -> None:
+    """Move every label to the first place near its point where it covers nothing, if any."""
+    for label in labels:
+        label.set_in_layout(False)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    frame = axes.bbox
+    bars = [bar.get_segments()[0] for point in axes.containers for bar in point[2]]
+    taken: list[BboxBase] = [Bbox(axes.transData.transform(bar)) for bar in bars]
+    places = [
+        (dx, dy, side)
+        for distance in (4, 14, 24, 34)
+        for dx, side in ((7, "left"), (-7, "right"))
+        for dy in (distance, -distance - 9)
+    ]
+    for label in labels:
+        for dx, dy, side in places:
+            label.set(position=(dx, dy), horizontalalignment=side)
+            box = label.get_window_extent()
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1
+            if inside and box.count_overlaps(taken) == 0:
+                break
+        taken.append(label.get_window_extent())

@@ -1,9 +1,13 @@
-"""Where a number comes from: the commit, the machine, the packages."""
+"""Where a number comes from: the commit, the settings, the rule, the machine, the packages."""
 
+import hashlib
+import json
 import platform
 import subprocess
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("torch", "spikingjelly", "numpy", "pycocotools")
@@ -30,3 +34,51 @@ def environment() -> dict[str, str]:
         "machine": f"{platform.system()} {platform.machine()}",
         **{name: version(name) for name in PACKAGES},
     }
+
+
+def content_hash(settings: Any) -> str:
+    """SHA-256 of plain data, the same whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as ("optim.lr", 0.02)."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def training_settings(metrics: dict[str, Any]) -> dict[str, Any] | None:
+    """What metrics.json knows of the training, without the seed; None if nothing."""
+    settings = metrics["trained"].get("settings")
+    return settings and {name: value for name, value in settings.items() if name != "seed"}
+
+
+def evaluated_settings(metrics: dict[str, Any]) -> dict[str, Any]:
+    """All of metrics.json that says what was run and how detections were made."""
+    return {name: metrics[name] for name in ("model", "network", "histogram", "input", "detect")}
+
+
+def config_hash(metrics: dict[str, Any]) -> str:
+    """Eight hex digits that runs share if they differ in nothing but the seed."""
+    training = training_settings(metrics)
+    return content_hash({**evaluated_settings(metrics), "training": training})[:8]
+
+
+def thresholds(detect: dict[str, Any]) -> str:
+    """How detections were made, in words."""
+    return (
+        f"score >= {detect['score_threshold']}, NMS at IoU {detect['iou_threshold']}, "
+        f"at most {detect['max_detections']} boxes a frame"
+    )
+
+
+def rule_of(metrics: dict[str, Any]) -> str:
+    """The rule behind the headline figures of metrics.json, in one line."""
+    return (
+        f"split {metrics['split']}, protocol {metrics['protocol']}, "
+        f"{thresholds(metrics['detect'])}, commit {metrics['commit']}, "
+        f"config {metrics['config_hash']}"
+    )

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from reporting.provenance import thresholds
+
 
 def results_table(metrics: dict[str, Any], classes: tuple[str, ...]) -> str:
     """Lines of mAP beside energy; `metrics` is what eval_gen1.py writes to metrics.json."""
@@ -9,7 +11,8 @@ def results_table(metrics: dict[str, Any], classes: tuple[str, ...]) -> str:
     protocols = metrics["protocols"]
     title = (
         f"{metrics['model']}, T={energy['time_steps']}, D={energy['max_spikes']}, "
-        f"{network['activation']}, split {metrics['split']}, commit {metrics['commit']}"
+        f"{network['activation']}, split {metrics['split']}, commit {metrics['commit']}, "
+        f"config {metrics['config_hash']}\ndetections: {thresholds(metrics['detect'])}"
     )
     rows = [("protocol", *protocols)]
     for label, column in (("mAP@50:95", 0), ("mAP@50", 1)):

@@ -15,6 +15,7 @@ from models.checkpoint import load_checkpoint, save_checkpoint
 from preprocessing.cache import read_manifest
 from preprocessing.geometry import Geometry, as_boxes
 from reporting.examples import f1_score
+from reporting.provenance import config_hash
 from reporting.table import firing_health
 
 
@@ -56,6 +57,8 @@ def test_metrics_carry_their_rule(evaluated):
     assert metrics["energy"]["snn_mj"] > 0
     assert len(metrics["energy"]["layers"]) == 89
     assert metrics["energy"]["assumptions"]
+    assert metrics["config_hash"] == config_hash(metrics)
+    assert metrics["trained"]["settings"] is None  # the checkpoint was never trained
 
 
 def test_detections_are_written_for_other_evaluators(evaluated):
@@ -95,7 +98,7 @@ def test_evaluations_of_other_recordings_are_not_compared(evaluated, tmp_path, c
         other.mkdir()
         (other / "metrics.json").write_text(json.dumps({**metrics, key: value}))
         assert main(["--compare", str(config.output), str(other)]) == 1
-        assert f"{other}: {key} is {value}, that of" in capsys.readouterr().err
+        assert f"{other}: {key} is {value!r}, that of" in capsys.readouterr().err
     assert main(["--compare", str(tmp_path)]) == 1
     assert "holds no metrics.json" in capsys.readouterr().err
 
@@ -132,8 +135,37 @@ def test_the_table_is_printed(evaluated, checkpoint, street_cache, tmp_path, cap
     options = ["--energy_samples", "1", "--pictures", "1", "--output", str(tmp_path / "out")]
     assert main(["--checkpoint", str(checkpoint), "--cache", str(street_cache), *options]) == 0
     printed = capsys.readouterr().out
-    for text in ("mAP@50:95", "AP@50 pedestrian", "prophesee", "ANN-equivalent", "split test"):
+    for text in (
+        "mAP@50:95",
+        "AP@50 pedestrian",
+        "prophesee",
+        "ANN-equivalent",
+        "split test",
+        "rvt",
+    ):
         assert text in printed
+    assert "detections: score >= 0.001, NMS at IoU 0.7, at most 300 boxes a frame" in printed
+    config = json.loads((tmp_path / "out" / "metrics.json").read_text())["config_hash"]
+    assert f"config {config}\n" in printed
+
+
+def test_config_hashes_ignore_the_seed_and_nothing_else(evaluated):
+    _, metrics = evaluated
+
+    def hash_of(settings, **changes):
+        trained = {**metrics["trained"], "settings": settings}
+        return config_hash({**metrics, "trained": trained, **changes})
+
+    first = hash_of({"seed": 0, "epochs": 5})
+    assert len(first) == 8
+    assert hash_of({"seed": 1, "epochs": 5}) == first
+    detect = {**metrics["detect"], "iou_threshold": 0.6}
+    histogram = {**metrics["histogram"], "window_us": 1}
+    network = {**metrics["network"], "decay": 0.1}
+    others = [{"detect": detect}, {"histogram": histogram}, {"network": network}]
+    hashes = [hash_of({"seed": 0, "epochs": 5}, **change) for change in others]
+    assert len({first, hash_of({"seed": 0, "epochs": 6}), *hashes}) == 5
+    assert hash_of({"seed": 0, "epochs": 5}, commit="other") == first
 
 
 def refusal(capsys, checkpoint, cache, tmp_path, *options):

@@ -60,6 +60,9 @@ def test_a_run_leaves_checkpoints_and_figures(config):
     saved = load_checkpoint(best)
     assert saved.meta["val"]["protocol"] == "prophesee"
     assert saved.training == {}
+    settings = saved.meta["settings"]
+    assert (settings["epochs"], settings["optim"]["lr"], settings["processes"]) == (2, 1e-3, 1)
+    assert not settings.keys() & {"cache", "output", "device"}  # they do not shape what is learnt
     assert (config.output / "config.yaml").exists()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from gen1.atomic import atomic_write
 from preprocessing.cache import Manifest
-from training.settings import content_hash
+from reporting.provenance import content_hash
 
 
 def add_start(

@@ -1,30 +1,17 @@
-"""Settings of a run as plain data: compared, hashed."""
+"""Settings of a run as plain data, compared."""
 
-import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from reporting.provenance import flat
 
 
 def plain(config: Any) -> dict[str, Any]:
     """A dataclass of settings as JSON would hold it."""
     return json.loads(json.dumps(asdict(config), default=str))
-
-
-def content_hash(settings: Any) -> str:
-    """SHA-256 of plain data, the same whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-def flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested settings as ("optim.lr", 0.02)."""
-    for name, value in config.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def refuse_other_settings(

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from reporting.provenance import content_hash
 from training import progress
 from training.interrupt import StopRequest
 from training.progress import Progress
 from training.randomness import random_state, restore_random_state, seed_everything
-from training.settings import content_hash, refuse_other_settings
+from training.settings import refuse_other_settings
 
 
 def draw():
