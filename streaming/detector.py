@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 
 from models.checkpoint import load_model
-from models.decode import decode, non_max_suppression
+from models.decode import DetectConfig, decode, non_max_suppression
 from models.deploy import deploy
 from models.device import pick_device
 from models.neuron import ILIFNode
@@ -86,11 +86,7 @@ class Detector:
             _check_carried(model, settings.window_us, every_us)
         self.settings = fit_sensor(settings, sensor_hw, input)
         self.geometry, self.input = input_geometry(self.settings, input), input
-        self.suppression = {
-            "score_threshold": score_threshold,
-            "iou_threshold": iou_threshold,
-            "max_detections": max_detections,
-        }
+        self.detect_config = DetectConfig(score_threshold, iou_threshold, max_detections)
         self.windower = Windower(self.settings, every_us, start_us, hot)
         self.device = pick_device(device)
         self.model = deploy(model).to(self.device)
@@ -135,7 +131,7 @@ class Detector:
         maps = self.model(x)
         found = self._now()
         boxes, scores = decode([m.float() for m in maps])
-        (rows,) = non_max_suppression(boxes, scores, **self.suppression)
+        (rows,) = non_max_suppression(boxes, scores, **asdict(self.detect_config))
         detected = as_boxes(rows.cpu().numpy(), window.end_us, self.geometry)
         forward_ms, decode_ms = 1e3 * (found - started), 1e3 * (self._now() - found)
         spikes, firing_rate = self._spikes.take() if self._spikes else (None, None)

@@ -17,6 +17,7 @@ from preprocessing.dataset import HistogramDataset
 from preprocessing.histogram import HistogramSettings
 from preprocessing.inputs import input_geometry
 from streaming.detector import Detector, fit_sensor
+from streaming.live import replay
 
 SETTINGS = HistogramSettings(time_steps=2, downsample=4)
 CPU = torch.device("cpu")
@@ -232,3 +233,15 @@ def test_the_first_window_may_be_warmed_up_for(model, reader):
     warm = detector(model, every_us=250_000, carry_state=True)
     warm.warm_up()
     assert_same_boxes(boxes_of(warm.feed(events)), boxes_of(cold.feed(events)))
+
+
+def test_a_replay_ends_with_the_newest_boxes(model, reader, expected):
+    shown = []
+    report = replay(detector(model), reader, speed=float("inf"), show=shown.append)
+    assert report.windows == 6
+    assert report.windows == len(shown) + report.dropped
+    assert report.events == reader.n_events
+    assert report.percentiles()["max"] > 0
+    for found in shown[:-1]:
+        assert_same_boxes(found.boxes, expected[expected["t"] == found.end_us])
+    assert shown[-1].end_us == 1_200_000
