@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 Neuron = Callable[[], nn.Module]
+Norm = Callable[[int], nn.BatchNorm2d]
 
 
 def per_step(module: nn.Module, x: Tensor) -> Tensor:
@@ -48,11 +49,12 @@ class SpikeConv(nn.Module):
         kernel: int,
         stride: int = 1,
         bias: bool = False,
+        norm: Norm = batch_norm,
     ) -> None:
         super().__init__()
         self.neuron = neuron()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=bias)
-        self.bn = nn.Identity() if bias else batch_norm(out_channels)
+        self.bn = nn.Identity() if bias else norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return per_step(nn.Sequential(self.conv, self.bn), self.neuron(x))
