@@ -33,6 +33,20 @@ class EvalProtocol:
     #: Labels off a grid of this step are dropped, see grid_times; 0 takes every time.
     label_grid_us: int = 0
 
+    def in_words(self) -> str:
+        """The rule as a reader of a report needs it."""
+        parts = [f"detections within {self.tolerance_us / 1e3:g} ms of a label's time"]
+        if self.label_grid_us:
+            parts.append(f"label times on a grid of {self.label_grid_us / 1e3:g} ms")
+        if self.crop_labels_hw:
+            parts.append("labels cropped to {}x{} px".format(*self.crop_labels_hw))
+        if self.skip_us >= 0:
+            parts.append(f"boxes later than {self.skip_us / 1e6:g} s")
+        if self.min_diagonal_px or self.min_side_px:
+            size = f"diagonals >= {self.min_diagonal_px:g} px, sides >= {self.min_side_px:g} px"
+            parts.append(size if self.filter_detections else f"{size} of labels")
+        return ", ".join(parts)
+
     def scored_labels(self, labels: np.ndarray) -> np.ndarray:
         """The labels of one recording, BOX [n], that count: BOX [m], cropped if the rule crops."""
         if self.crop_labels_hw is not None:

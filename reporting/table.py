@@ -16,9 +16,9 @@ def results_table(metrics: dict[str, Any], classes: tuple[str, ...]) -> str:
     )
     rows = [("protocol", *protocols)]
     for label, column in (("mAP@50:95", 0), ("mAP@50", 1)):
-        rows.append((label, *(_figure(p["stats"][column]) for p in protocols.values())))
+        rows.append((label, *(ap_text(p["stats"][column]) for p in protocols.values())))
     for name in classes:
-        values = (_figure(p["per_class"][name][1]) for p in protocols.values())
+        values = (ap_text(p["per_class"][name][1]) for p in protocols.values())
         rows.append((f"AP@50 {name}", *values))
     counts = (f"{p['labels']} / {p['images']}" for p in protocols.values())
     rows.append(("labels / frames", *counts))
@@ -62,5 +62,6 @@ def firing_health(energy: dict[str, Any]) -> list[str]:
     ]
 
 
-def _figure(value: float) -> str:
+def ap_text(value: float) -> str:
+    """An average precision; "-" where no label defines it."""
     return "-" if value < 0 else f"{value:.3f}"

@@ -1,7 +1,9 @@
 """The evaluation script: from a checkpoint to metrics.json, detections and a report."""
 
+import html
 import json
 from dataclasses import asdict, replace
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 
 from eval_gen1 import EvalConfig, main, run
 from gen1.labels import read_boxes
+from gen1.protocol import PROTOCOLS
 from gen1.spec import BOX
 from models import build_model
 from models.checkpoint import load_checkpoint, save_checkpoint
@@ -75,7 +78,43 @@ def test_the_report_is_one_self_contained_page(evaluated):
     page = (config.output / "report" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 6
     assert "http" not in page.replace("https://www.w3.org", "")
+    assert unbalanced_tags(page) == []
     assert len(list((config.output / "report").glob("*.png"))) == 6
+
+
+def test_the_report_says_where_its_numbers_come_from(evaluated):
+    config, metrics = evaluated
+    page = html.unescape((config.output / "report" / "report.html").read_text())
+    for protocol in PROTOCOLS.values():
+        assert f"<th>protocol {protocol.name}</th><td>{protocol.in_words()}</td>" in page
+        for name in ("car", "pedestrian"):
+            ap, ap50 = metrics["protocols"][protocol.name]["per_class"][name]
+            assert f"<td>{ap:.3f}</td><td>{ap50:.3f}</td>" in page
+    rule = (
+        "split test, protocol prophesee, score >= 0.001, NMS at IoU 0.7, at most 300 boxes a "
+        f"frame, commit {metrics['commit']}, config {metrics['config_hash']}"
+    )
+    assert page.count(f"<figcaption>{rule}</figcaption>") == 6
+    for text in ("window_us 250000", "max_spikes 4", "seed 0", "3 samples of the split"):
+        assert text in page
+    assert all(f"<li>{text}</li>" in page for text in metrics["energy"]["assumptions"])
+
+
+def unbalanced_tags(page):
+    """Tags that are closed without having been opened last, or never closed."""
+    opened, wrong = [], []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            if tag not in ("meta", "img"):
+                opened.append(tag)
+
+        def handle_endtag(self, tag):
+            if not opened or opened.pop() != tag:
+                wrong.append(tag)
+
+    Reader().feed(page)
+    return wrong + opened
 
 
 def test_evaluations_of_the_same_recordings_are_compared(evaluated, tmp_path, capsys):

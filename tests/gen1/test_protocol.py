@@ -58,6 +58,16 @@ def test_presets_carry_their_names():
     }
 
 
+def test_rules_are_put_in_words():
+    near = "detections within 50 ms of a label's time"
+    size = "boxes later than 0.5 s, diagonals >= 30 px, sides >= 10 px"
+    assert {name: rule.in_words() for name, rule in PROTOCOLS.items()} == {
+        "prophesee": f"{near}, {size}",
+        "all-boxes": near,
+        "rvt": f"{near}, label times on a grid of 250 ms, labels cropped to 239x303 px, {size}",
+    }
+
+
 def test_rvt_crops_labels_before_it_looks_at_their_size(figures):
     """At one time, so that the grid plays no part."""
     boxes = as_boxes(figures["boxes"])
