@@ -42,3 +42,20 @@ def test_figures_come_with_their_provenance(tmp_path, script, column, names, row
         assert "convolution" in {kind["kind"] for kind in result["kinds"][:3]}
     markdown = written.with_suffix(".md").read_text()
     assert all(name in markdown for name in names)
+
+
+def test_a_stream_is_measured_in_all_its_parts(tmp_path):
+    options = ["--device", "cpu", "--sizes", "p", "--seconds", "0.5", "--windows", "2"]
+    command = [sys.executable, BENCHMARKS / "streaming.py", *options, "--output", tmp_path]
+    subprocess.run(command, check=True)
+    (written,) = tmp_path.glob("streaming_cpu_*.json")
+    result = json.loads(written.read_text())
+    assert {"hardware", "date", "commit", "environment", "question"} <= set(result)
+    assert all(row["events/s"] > 0 for row in result["windower"])
+    (row,) = result["rows"]
+    assert row["network"] == "spikeyolo-p, random weights"
+    assert row["windows"] == 10
+    assert 0 <= row["dropped"] < 10
+    for part in ("histogram", "input", "forward", "decode + NMS"):
+        assert 0 < row[f"{part} ms"] < row["live max ms"]
+    assert row["live p50 ms"] <= row["live p90 ms"] <= row["live p99 ms"] <= row["live max ms"]
