@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 Neuron = Callable[[], nn.Module]
 Norm = Callable[[int], nn.BatchNorm2d]
@@ -23,7 +24,7 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.03)
 
 
-def scale_and_shift(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def scale_and_shift(bn: _BatchNorm) -> tuple[Tensor, Tensor]:
     """Batch norm at inference as x * scale + shift, [C] each."""
     assert bn.running_mean is not None and bn.running_var is not None
     scale = bn.weight / torch.sqrt(bn.running_var + bn.eps)

@@ -9,19 +9,24 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models.deploy import deploy
 from models.spikeyolo import SpikeYOLO, SpikeYOLOConfig
 
 FORMAT = "spikeyolo-gen1 checkpoint, version 1"
+#: Whose weights a file holds: those of the network as trained, or of `deploy` of it.
+KINDS = ("trained", "deployed")
 
 
 class Checkpoint(NamedTuple):
     """`weights` to evaluate with, the `config` of their network, `meta` (plain data: how they
-    came about) and `training` (tensors and plain data needed to continue; may be empty)."""
+    came about), `training` (tensors and plain data needed to continue; may be empty) and the
+    `kind` of the network, one of KINDS."""
 
     config: SpikeYOLOConfig
     weights: dict[str, Tensor]
     meta: dict[str, Any]
     training: dict[str, Any]
+    kind: str = "trained"
 
 
 def save_checkpoint(
@@ -30,10 +35,12 @@ def save_checkpoint(
     weights: Mapping[str, Tensor],
     meta: Mapping[str, Any],
     training: Mapping[str, Any] | None = None,
+    kind: str = "trained",
 ) -> None:
     """Write to a temporary name, sync to disk, rename: `path` is whole or untouched."""
     content = {
         "format": FORMAT,
+        "kind": kind,
         "config": asdict(config),
         "weights": dict(weights),
         "meta": dict(meta),
@@ -68,7 +75,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(f"{path}: found format {found!r}, expected {FORMAT!r}")
     try:
         config = SpikeYOLOConfig(**content["config"])
-        return Checkpoint(config, content["weights"], content["meta"], content["training"])
+        kind = content.get("kind", "trained")  # files of older versions do not say
+        if kind not in KINDS:
+            raise ValueError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
+        return Checkpoint(config, content["weights"], content["meta"], content["training"], kind)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: damaged checkpoint ({error})") from None
 
@@ -85,8 +95,20 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path) 
 
 
 def load_model(path: Path) -> tuple[SpikeYOLO, Checkpoint]:
-    """The network of a checkpoint, in evaluation mode on the CPU, and all else the file says."""
+    """The network of a checkpoint, in evaluation mode on the CPU, and all else the file says.
+
+    A deployed checkpoint gives the deployed network.
+    """
     checkpoint = load_checkpoint(path)
-    model = SpikeYOLO(checkpoint.config)
+    model = network_of(checkpoint)
     load_weights(model, checkpoint.weights, path)
     return model.eval(), checkpoint
+
+
+def network_of(checkpoint: Checkpoint) -> SpikeYOLO:
+    """The checkpoint's kind of network on the CPU, still with other weights."""
+    if checkpoint.kind == "trained":
+        return SpikeYOLO(checkpoint.config)
+    with torch.device("meta"):  # only the structure is wanted: nothing to draw, nothing to fold
+        model = SpikeYOLO(checkpoint.config)
+    return deploy(model).to_empty(device="cpu")

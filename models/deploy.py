@@ -6,10 +6,13 @@ events). The forward code stays the same: folded modules become identities.
 """
 
 import copy
+import sys
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.blocks import (
     AllConvBlock,
@@ -21,6 +24,7 @@ from models.blocks import (
     SpikeConv,
     scale_and_shift,
 )
+from models.detector import Detector
 from models.head import Detect
 from models.neuron import ILIFNode
 
@@ -39,7 +43,8 @@ def affine(module: nn.Module) -> Affine:
     if isinstance(module, SepRepConv):
         return collapse_sep_rep(module)
     if not isinstance(module, nn.Conv2d):
-        raise ValueError(f"cannot fold a {type(module).__name__} into a convolution")
+        found = f"cannot fold a {type(module).__name__} into a convolution"
+        raise ValueError(f"{found}: expected a trained or a deployed network")
     weight = module.weight
     bias = weight.new_zeros(len(weight)) if module.bias is None else module.bias
     return Affine(weight, bias)
@@ -65,14 +70,16 @@ def collapse_sep_rep(rep: SepRepConv) -> Affine:
     return Affine(weight, (point @ shift) * spatial.sum((1, 2)))
 
 
-def fold(conv: Affine, bn: nn.BatchNorm2d) -> Affine:
+def fold(conv: Affine, bn: _BatchNorm) -> Affine:
     scale, shift = scale_and_shift(bn)
     return Affine(conv.weight * scale[:, None, None, None], conv.bias * scale + shift)
 
 
 def fused(conv: nn.Module, bn: nn.Module) -> nn.Conv2d:
-    """One Conv2d that equals conv then bn at inference."""
-    weight, bias = fold(affine(conv), bn) if isinstance(bn, nn.BatchNorm2d) else affine(conv)
+    """One Conv2d that equals conv then bn (a batch norm, or nothing) at inference."""
+    if not isinstance(bn, _BatchNorm | nn.Identity):
+        raise ValueError(f"cannot fold a {type(bn).__name__} into a convolution")
+    weight, bias = fold(affine(conv), bn) if isinstance(bn, _BatchNorm) else affine(conv)
     if isinstance(conv, nn.Conv2d):
         result = copy.deepcopy(conv)
     else:
@@ -94,12 +101,46 @@ FOLDED_PAIRS: dict[type[nn.Module], list[tuple[str, str]]] = {
 Network = TypeVar("Network", bound=nn.Module)
 
 
+def batch_norms(network: nn.Module) -> list[str]:
+    """Names of the batch norms of any kind; a deployed network has none."""
+    return [name for name, module in network.named_modules() if isinstance(module, _BatchNorm)]
+
+
+def spiking_synapses(network: nn.Module) -> list[tuple[nn.Module, str, ILIFNode]]:
+    """Every convolution that reads spikes: its block, its name there, the neuron that fires."""
+    found = []
+    for block in network.modules():
+        convs = [conv for conv, _ in FOLDED_PAIRS.get(type(block), [])]
+        neurons = [module for module in block.children() if isinstance(module, ILIFNode)]
+        if convs and neurons:  # the stem has none
+            pairs = zip(convs, neurons, strict=True)
+            found += [(block, conv, neuron) for conv, neuron in pairs]
+    return found
+
+
+def fold_normalisation(deployed: nn.Module) -> None:
+    """Let neurons hand on integers, and divide by D the weights that read them: an I-LIF network.
+
+    Spike2Former, AAAI 2025. Raises ValueError for a neuron whose synapses are not known.
+    """
+    for block, conv, neuron in spiking_synapses(deployed):
+        if neuron.normalize:
+            block.get_parameter(f"{conv}.weight").div_(neuron.max_spikes)
+            neuron.normalize = False
+    for name, module in deployed.named_modules():
+        if isinstance(module, ILIFNode) and module.normalize:
+            raise ValueError(f"cannot deploy: neuron {name!r} belongs to no known block")
+    if isinstance(deployed, Detector) and deployed.config.activation == "nilif":
+        deployed.config = replace(deployed.config, activation="ilif")
+
+
 @torch.no_grad()
 def deploy(model: Network) -> Network:
     """A folded copy of `model` in evaluation mode, called the same way, with the same outputs.
 
-    Folded in float64, returned in the model's dtype. Raises ValueError if a batch norm is left
-    over. The model itself is not modified.
+    Folded in float64, returned in the model's dtype. A deployed network comes back as it is.
+    Raises ValueError for a spike-driven twin and if a batch norm is left over. The model itself
+    is not modified. `python -m models.deploy` does it to a checkpoint.
     """
     dtype = next(model.parameters()).dtype
     deployed = copy.deepcopy(model).double()
@@ -107,7 +148,8 @@ def deploy(model: Network) -> Network:
         for conv, bn in FOLDED_PAIRS.get(type(block), []):
             setattr(block, conv, fused(getattr(block, conv), getattr(block, bn)))
             setattr(block, bn, nn.Identity())
-    left = [name for name, m in deployed.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    fold_normalisation(deployed)
+    left = batch_norms(deployed)
     if left:
         raise ValueError(f"cannot deploy: batch norm {left[0]!r} belongs to no known block")
     return deployed.to(dtype).eval().requires_grad_(False)
@@ -143,3 +185,9 @@ def biases_into_neurons(deployed: Network) -> Network:
                 raise ValueError(f"{neuron_name} is a {type(neuron).__name__}, expected an I-LIF")
             neuron.shift, conv.bias = conv.bias.detach(), None
     return moved
+
+
+if __name__ == "__main__":
+    from models.deploy_file import main  # which needs this module
+
+    sys.exit(main())

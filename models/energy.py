@@ -38,15 +38,22 @@ PRICES = {
 PJ_PER_MAC, PJ_PER_AC = PRICES["fp32"].mac_pj, PRICES["fp32"].ac_pj
 
 
-def assumptions(prices: Prices) -> tuple[str, ...]:
+def assumptions(prices: Prices, sparse_input: bool) -> tuple[str, ...]:
     """What the figures rest on, in plain sentences for the report."""
+    first = (
+        "the first layer multiplies event counts that are not 0 and skips the others, in the "
+        "network and in its ANN-equivalent alike, which takes hardware that can"
+        if sparse_input
+        else "the first layer reads event counts, MAC in every time step, zeros included"
+    )
     return (
         f"{prices.mac_pj} pJ per MAC and {prices.ac_pj} pJ per AC "
         f"({prices.name}, 45 nm, Horowitz 2014)",
         "operations of the deployed network: batch norm folded, one dense 3x3 per RepConv",
         "AC: the weights each spike meets, summed over T steps; papers count MAC x mean spikes, "
         "which lets spikes at the border meet the padding too (given as `*_at_rate`)",
-        "MAC: dense, padding included; the first layer reads event counts, MAC in every time step",
+        "MAC: dense, padding included",
+        first,
         "ANN-equivalent: the same graph passed once, time bins stacked as channels, all MAC",
         "left out of the energy: memory access, neuron updates, biases, residual adds, pooling, "
         "upsampling, decoding",
@@ -64,7 +71,8 @@ class LayerEnergy:
         spikes_per_step: Mean integer spike count of its input, in [0, D]; None for real input.
         firing_rate: spikes_per_step / D; None for real input.
         macs_per_step: Multiply-accumulates a dense pass of one time step needs.
-        mac: Multiply-accumulates it does, all T steps.
+        mac: Multiply-accumulates it does, all T steps; with sparse input, in the first layer,
+            those whose input is not 0.
         ac: Accumulates it does, all T steps.
         ac_at_rate: The papers' count: macs_per_step * spikes_per_step, all T steps.
         snn_pj: Its energy as it runs.
@@ -95,6 +103,7 @@ class EnergyReport:
     max_spikes: int
     samples: int
     prices: Prices
+    sparse_input: bool
     assumptions: tuple[str, ...]
 
     @property
@@ -159,34 +168,48 @@ class EnergyReport:
 
 @torch.no_grad()
 def measure_energy(
-    model: SpikeYOLO, batches: Iterable[Tensor], precision: str = "fp32"
+    model: SpikeYOLO,
+    batches: Iterable[Tensor],
+    precision: str = "fp32",
+    sparse_input: bool = False,
 ) -> EnergyReport:
     """Price one inference of `model` from batches x [T, B, C, H, W] of what it will really see.
 
     `model` may be deployed or not; the counts are those of `deploy(model)`. `precision`: "fp32",
-    "fp16" or "int8". Raises ValueError for a weight layer it cannot price or that no batch
-    reaches, and for no batches at all.
+    "fp16" or "int8". `sparse_input`: the first layer skips zeros. Raises ValueError for a weight
+    layer it cannot price or that no batch reaches, for a T or D that is not the model's, and for
+    no batches at all.
     Source of the method: SpikeYOLO, ECCV 2024, with its spreadsheet's slips corrected.
     """
     if precision not in PRICES:
         raise ValueError(f"precision is {precision!r}, expected one of {', '.join(PRICES)}")
     prices, config = PRICES[precision], model.config
-    operations, samples, time_steps = count_operations(deploy(model), batches)
+    operations, samples = count_operations(deploy(model), batches)
     if not any(layer.macs_per_step for layer in operations):
         raise ValueError("the network does nothing: 0 MAC is no price")
-    layers = tuple(_price(layer, config, prices) for layer in operations)
-    return EnergyReport(layers, time_steps, config.max_spikes, samples, prices, assumptions(prices))
+    return EnergyReport(
+        tuple(_price(layer, config, prices, sparse_input) for layer in operations),
+        config.time_steps,
+        config.max_spikes,
+        samples,
+        prices,
+        sparse_input,
+        assumptions(prices, sparse_input),
+    )
 
 
-def _price(layer: LayerOperations, config: SpikeYOLOConfig, prices: Prices) -> LayerEnergy:
+def _price(
+    layer: LayerOperations, config: SpikeYOLOConfig, prices: Prices, sparse_input: bool
+) -> LayerEnergy:
     """Spikes accumulate; real values, and the levels of a quantised ANN, multiply in every step."""
     counts = layer.spikes_per_step
     most = 1 if config.activation == "lif" else config.max_spikes
     accumulates = counts is not None and config.is_spiking
     ac = layer.accumulates if accumulates else 0.0
     mac = 0.0 if accumulates else layer.macs_per_step * layer.steps
-    # The ANN's stem reads all T steps at once, as channels; every other layer runs once.
-    ann_mac = mac if counts is None else layer.macs_per_step
+    ann_mac = layer.macs_per_step
+    if layer.nonzero_macs is not None:  # the ANN's, too, reads the events of all T steps
+        ann_mac = mac = layer.nonzero_macs if sparse_input else mac
     ann_outputs = layer.outputs / layer.steps
     states = 2 * layer.neurons * layer.steps if config.is_spiking else 0
     value_pj = prices.bytes_per_value * prices.memory_pj_per_byte

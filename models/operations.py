@@ -22,6 +22,8 @@ class LayerOperations:
         spikes_per_step: Mean integer count of its input, in [0, D]; None for real values.
         accumulates: Weights its spikes meet, all steps; one at the border meets fewer. 0 for
             real values.
+        nonzero_macs: Multiply-accumulates, all steps, of what is not 0 in the network's own
+            input, counted as accumulates are; None for every layer but the first.
         outputs: Numbers it computes, all steps.
         neurons: Neurons it is fed by, each holding a state; 0 without spikes.
         parameters: Its weights and biases.
@@ -32,6 +34,7 @@ class LayerOperations:
     macs_per_step: float
     spikes_per_step: float | None
     accumulates: float
+    nonzero_macs: float | None
     outputs: float
     neurons: int
     parameters: int
@@ -43,22 +46,24 @@ class _Layer:
     def __init__(self, name: str, conv: nn.Conv2d) -> None:
         self.name, self.conv = name, conv
         self.reads_spikes: bool | None = None
+        self.first = False
         self.passes = self.elements = 0
-        self.spikes = self.accumulates = 0.0
+        self.spikes = self.accumulates = self.nonzero_macs = 0.0
         self.macs_per_step = self.outputs_per_step = self.inputs_per_step = 0
 
-    def add(self, x: Tensor, output: Tensor, reads_spikes: bool) -> None:
+    def add(self, x: Tensor, output: Tensor, reads_spikes: bool, first: bool) -> None:
         if self.reads_spikes not in (None, reads_spikes):
             raise ValueError(f"layer {self.name!r} reads spikes in one batch, not in another")
-        self.reads_spikes = reads_spikes
+        self.reads_spikes, self.first = reads_spikes, first
         self.passes += len(x)
         self.elements += x.numel()
         self.outputs_per_step, self.inputs_per_step = output[0].numel(), x[0].numel()
         self.macs_per_step = output[0].numel() * self.conv.weight[0].numel()
         if reads_spikes:
-            counts = x.double().sum((0, 1))
-            self.spikes += counts.sum().item()
-            self.accumulates += (counts * fan_out(self.conv, x.shape[-2:])).sum().item()
+            self.spikes += x.double().sum().item()
+            self.accumulates += weights_met(self.conv, x)
+        elif first:
+            self.nonzero_macs += weights_met(self.conv, x != 0)
 
     def result(self, samples: int) -> LayerOperations:
         steps = self.passes / samples
@@ -68,6 +73,7 @@ class _Layer:
             self.macs_per_step,
             self.spikes / self.elements if self.reads_spikes else None,
             self.accumulates / samples,
+            self.nonzero_macs / samples if self.first and not self.reads_spikes else None,
             self.outputs_per_step * steps,
             self.inputs_per_step if self.reads_spikes else 0,
             sum(parameter.numel() for parameter in self.conv.parameters()),
@@ -86,6 +92,11 @@ def fan_out(conv: nn.Conv2d, size_hw: Sequence[int]) -> Tensor:
     return places[0, 0] * (conv.out_channels // conv.groups)
 
 
+def weights_met(conv: nn.Conv2d, counts: Tensor) -> float:
+    """How many weights counts [N, C, H, W] of spikes or events meet in all."""
+    return (counts.double().sum((0, 1)) * fan_out(conv, counts.shape[-2:])).sum().item()
+
+
 def refuse_unknown_layers(network: nn.Module) -> None:
     """Every parameter must belong to a convolution, or its cost would be left out in silence."""
     for name, module in network.named_modules():
@@ -94,17 +105,27 @@ def refuse_unknown_layers(network: nn.Module) -> None:
             raise ValueError(f"cannot price layer {name!r}: {type(module).__name__} is not known")
 
 
+def refuse_other_max_spikes(network: SpikeYOLO) -> None:
+    """Every neuron must have the D of the configuration, or rates and slots would be wrong."""
+    expected = 1 if network.config.activation == "lif" else network.config.max_spikes
+    for name, module in network.named_modules():
+        if isinstance(module, ILIFNode) and module.max_spikes != expected:
+            found = f"neuron {name!r} has D={module.max_spikes}"
+            raise ValueError(f"{found}, the network's configuration says D={expected}")
+
+
 @torch.no_grad()
 def count_operations(
     deployed: SpikeYOLO, batches: Iterable[Tensor]
-) -> tuple[tuple[LayerOperations, ...], int, int]:
-    """Run batches x [T, B, C, H, W] through a deployed network -> its layers, samples, T.
+) -> tuple[tuple[LayerOperations, ...], int]:
+    """Run batches x [T, B, C, H, W] through a deployed network -> its layers, samples.
 
     A layer reads spikes if its input is the very output of the neuron before it. Raises
-    ValueError for a weight layer that is not a convolution or that no batch reaches, for batches
-    that differ in T, and for no batches at all.
+    ValueError for a weight layer that is not a convolution or that no batch reaches, for T or D
+    other than the network's, and for no batches at all.
     """
     refuse_unknown_layers(deployed)
+    refuse_other_max_spikes(deployed)
     latest: list[Tensor] = []  # the last neuron's output, kept alive so that its storage is its own
     layers: dict[str, _Layer] = {}
     handles = []
@@ -116,7 +137,9 @@ def count_operations(
         def convolved(conv: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             (x,) = inputs
             storage = x.untyped_storage().data_ptr()
-            layer.add(x, output, any(s.untyped_storage().data_ptr() == storage for s in latest))
+            reads_spikes = any(s.untyped_storage().data_ptr() == storage for s in latest)
+            first = layer.first or not any(other.passes for other in layers.values())
+            layer.add(x, output, reads_spikes, first)
 
         return convolved
 
@@ -126,12 +149,12 @@ def count_operations(
         elif isinstance(module, nn.Conv2d):
             layers[name] = _Layer(name, module)
             handles.append(module.register_forward_hook(watch(layers[name])))
-    samples, time_steps = 0, 0
+    samples, time_steps = 0, deployed.config.time_steps
     try:
         for x in batches:
-            if time_steps not in (0, x.shape[0]):
-                raise ValueError(f"batches differ in T: {time_steps} and {x.shape[0]}")
-            time_steps = x.shape[0]
+            if x.shape[0] != time_steps:
+                found = f"a batch has T={x.shape[0]} time steps"
+                raise ValueError(f"{found}, the model was built for T={time_steps}")
             samples += x.shape[1]
             deployed(x)
     finally:
@@ -142,4 +165,4 @@ def count_operations(
     for layer in layers.values():
         if not layer.passes:
             raise ValueError(f"layer {layer.name!r} has weights but no batch reached it")
-    return tuple(layer.result(samples) for layer in layers.values()), samples, time_steps
+    return tuple(layer.result(samples) for layer in layers.values()), samples

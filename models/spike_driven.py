@@ -11,8 +11,9 @@ import torch
 from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
-from models.deploy import FOLDED_PAIRS
+from models.deploy import FOLDED_PAIRS, batch_norms
 from models.neuron import ILIFNode
+from models.operations import refuse_other_max_spikes
 from models.spikeyolo import SpikeYOLO
 
 
@@ -42,13 +43,17 @@ def spike_driven(deployed: SpikeYOLO) -> SpikeYOLO:
     """The binary twin of `deploy(model)`, called the same way, equal up to rounding.
 
     Every convolution after a neuron runs on D binary slots per time step; the stem, which reads
-    events, stays as it is. Raises ValueError for a network that is not deployed or not spiking.
+    events, stays as it is. Raises ValueError for a network that is not deployed, not spiking or
+    a twin already, and for neurons of another D than its configuration's.
     """
-    if any(isinstance(module, nn.BatchNorm2d) for module in deployed.modules()):
+    if batch_norms(deployed):
         raise ValueError("the network has batch norms: pass deploy(model), not the model")
+    if any(isinstance(module, SpikeDrivenConv) for module in deployed.modules()):
+        raise ValueError("the network is spike-driven already: pass deploy(model), once")
     if not deployed.config.is_spiking:
         found = f"activation {deployed.config.activation!r}"
         raise ValueError(f"{found} has no spike-driven form, expected ilif or lif")
+    refuse_other_max_spikes(deployed)
     twin = copy.deepcopy(deployed)
     for block in list(twin.modules()):
         names = [conv for conv, _ in FOLDED_PAIRS.get(type(block), [])]

@@ -5,6 +5,7 @@ import torch
 
 from models import build_model
 from models.checkpoint import FORMAT, load_checkpoint, load_model, load_weights, save_checkpoint
+from models.deploy import batch_norms, deploy
 
 META = {"name": "spikeyolo-p", "epoch": 3, "histogram": None}
 
@@ -115,3 +116,63 @@ def test_weights_of_another_model_are_refused(saved, tmp_path):
         load_weights(model, incomplete, path)
     with pytest.raises(ValueError, match=r"extra\.weight: \(1,\), not no such tensor"):
         load_weights(model, {**weights, "extra.weight": torch.zeros(1)}, path)
+
+
+@pytest.fixture
+def deployed_file(tmp_path):
+    """A deployed network whose batch norms were not the start's, and its file."""
+    torch.manual_seed(0)
+    model = build_model("spikeyolo-p", variant="gen1", activation="relu", time_steps=1)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+            torch.nn.init.normal_(module.running_mean)
+    model, path = deploy(model), tmp_path / "deployed.pt"
+    save_checkpoint(path, model.config, model.state_dict(), META, kind="deployed")
+    return model, path
+
+
+@torch.no_grad()
+def test_a_deployed_network_comes_back_deployed(deployed_file):
+    model, path = deployed_file
+    loaded, checkpoint = load_model(path)
+    assert checkpoint.kind == "deployed"
+    assert (checkpoint.config, checkpoint.meta, checkpoint.training) == (model.config, META, {})
+    assert not batch_norms(loaded)
+    assert {p.device.type for p in loaded.parameters()} == {"cpu"}
+    assert not any(p.requires_grad for p in loaded.parameters())
+    x = torch.randint(0, 3, (1, 1, 2, 64, 64)).float()
+    for ours, theirs in zip(loaded(x), model(x), strict=True):
+        assert ours.abs().max() > 0
+        assert torch.equal(ours, theirs)
+
+
+def test_a_file_of_an_older_version_is_a_trained_network(saved):
+    model, path = saved
+    content = torch.load(path, weights_only=True)
+    del content["kind"]
+    torch.save(content, path)
+    loaded, checkpoint = load_model(path)
+    assert checkpoint.kind == "trained"
+    assert torch.equal(loaded.down1.conv.weight, model.down1.conv.weight)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("trained", r"down1\.bn\.weight: no such tensor, not \(16,\)"),
+        ("binary", "damaged checkpoint .kind is 'binary', expected one of trained, deployed"),
+    ],
+)
+def test_a_file_that_names_the_wrong_kind_is_refused(deployed_file, kind, expected):
+    model, path = deployed_file
+    save_checkpoint(path, model.config, model.state_dict(), META, kind=kind)
+    with pytest.raises(ValueError, match=expected):
+        load_model(path)
+
+
+def test_trained_weights_are_not_taken_for_deployed_ones(saved):
+    model, path = saved
+    save_checkpoint(path, model.config, model.state_dict(), META, kind="deployed")
+    with pytest.raises(ValueError, match="weights of another model"):
+        load_model(path)

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -74,6 +76,18 @@ def test_an_unknown_batch_norm_is_refused():
 def test_an_unknown_convolution_is_refused():
     with pytest.raises(ValueError, match="cannot fold a Linear"):
         fused(nn.Linear(2, 2), nn.Identity())
+    with pytest.raises(ValueError, match="cannot fold a GroupNorm"):
+        fused(nn.Conv2d(2, 2, 1), nn.GroupNorm(1, 2))
+
+
+@torch.no_grad()
+def test_batch_norms_synchronised_over_ranks_fold_as_well(lively):
+    model = lively(build_model("spikeyolo-p", variant="gen1", time_steps=1))
+    together = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))
+    for ours, theirs in zip(deploy(together).parameters(), deploy(model).parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    with pytest.raises(ValueError, match=r"pass deploy\(model\)"):
+        spike_driven(together)
 
 
 @torch.no_grad()

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 
@@ -7,7 +8,9 @@ from torch import nn
 
 from models import build_model
 from models.authors import module_names
+from models.deploy import biases_into_neurons, deploy
 from models.energy import PJ_PER_AC, PJ_PER_MAC, measure_energy
+from models.spike_driven import spike_driven
 
 
 def test_authors_spreadsheet_rows_and_totals(golden_json):
@@ -124,7 +127,7 @@ def test_batches_add_up_to_their_mean(lively, events):
 
 def test_spikes_weighted_firing_rate_and_json(lively, events):
     report = measure_energy(
-        lively(build_model("spikeyolo-p", variant="gen1")), [events(2, 1, 2, 32, 32)]
+        lively(build_model("spikeyolo-p", variant="gen1")), [events(4, 1, 2, 32, 32)]
     )
     spiking = [layer for layer in report.layers if layer.firing_rate is not None]
     macs = sum(layer.macs_per_step for layer in spiking)
@@ -151,14 +154,14 @@ def test_an_unseen_weight_layer_is_an_error(lively, events):
     model = lively(build_model("spikeyolo-p", variant="gen1"))
     model.spare = nn.Conv2d(1, 1, 1).double()
     with pytest.raises(ValueError, match="layer 'spare' has weights but no batch reached it"):
-        measure_energy(model, [events(1, 1, 2, 32, 32)])
+        measure_energy(model, [events(4, 1, 2, 32, 32)])
 
 
 def test_a_layer_without_a_price_is_an_error(lively, events):
     model = lively(build_model("spikeyolo-p", variant="gen1"))
     model.spare = nn.Linear(1, 1).double()
     with pytest.raises(ValueError, match="cannot price layer 'spare': Linear"):
-        measure_energy(model, [events(1, 1, 2, 32, 32)])
+        measure_energy(model, [events(4, 1, 2, 32, 32)])
 
 
 def test_no_batches_is_an_error():
@@ -166,7 +169,73 @@ def test_no_batches_is_an_error():
         measure_energy(build_model("spikeyolo-p"), [])
 
 
-def test_batches_of_different_t_are_an_error(lively, events):
-    model = lively(build_model("spikeyolo-p", variant="gen1"))
-    with pytest.raises(ValueError, match="batches differ in T: 2 and 3"):
-        measure_energy(model, [events(t, 1, 2, 32, 32) for t in (2, 3)])
+@pytest.mark.parametrize("activation", ["ilif", "relu"])
+def test_another_t_than_the_model_s_is_an_error(lively, events, activation):
+    """Spiking networks run with any T, but an inference is the one they were built for."""
+    model = lively(build_model("spikeyolo-p", variant="gen1", activation=activation))
+    with pytest.raises(ValueError, match=r"a batch has T=3 time steps, the model was .* T=4"):
+        measure_energy(model, [events(t, 1, 2, 32, 32) for t in (4, 3)])
+
+
+@pytest.mark.parametrize("activation", ["ilif", "lif"])
+def test_neurons_of_another_d_than_the_configuration_s_are_an_error(lively, events, activation):
+    model = lively(build_model("spikeyolo-p", variant="gen1", activation=activation))
+    model.down2.neuron.max_spikes = 2
+    expected = {"ilif": 4, "lif": 1}[activation]
+    with pytest.raises(ValueError, match=rf"'down2\.neuron' has D=2, .* says D={expected}"):
+        measure_energy(model, [events(4, 1, 2, 32, 32)])
+
+
+def test_the_spike_driven_twin_is_not_priced_as_if_it_were_real_valued(lively, events):
+    twin = spike_driven(deploy(lively(build_model("spikeyolo-p", variant="gen1"))))
+    with pytest.raises(ValueError, match="expected a trained or a deployed network"):
+        measure_energy(twin, [events(4, 1, 2, 32, 32)])
+
+
+@torch.no_grad()
+def test_trained_and_deployed_networks_cost_the_same(lively, events):
+    model, x = lively(build_model("spikeyolo-p", variant="gen1")), [events(4, 1, 2, 32, 64)]
+    whole, *others = (
+        measure_energy(network, x, sparse_input=True)
+        for network in (model, deploy(model), biases_into_neurons(deploy(model)))
+    )
+    assert whole.ac > 0
+    for report in others:
+        assert report.as_dict() == whole.as_dict()
+
+
+def multiplied(stem: nn.Conv2d, x: torch.Tensor) -> int:
+    """Every output of the stem, every weight: does it meet an input that is not 0?"""
+    C, H, W = x.shape[-3:]
+    (kernel, _), (stride, _), (padding, _) = stem.kernel_size, stem.stride, stem.padding
+    places = [range((size + 2 * padding - kernel) // stride + 1) for size in (H, W)]
+    met = 0
+    for frame in x.flatten(0, 1):
+        for row, column, i, j in itertools.product(*places, range(kernel), range(kernel)):
+            y, z = row * stride - padding + i, column * stride - padding + j
+            if 0 <= y < H and 0 <= z < W:
+                met += int((frame[:, y, z] != 0).sum())
+    assert stem.in_channels in (C, C * len(x))
+    return met * stem.out_channels
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("activation", ["ilif", "lif", "qann", "relu"])
+def test_zeros_of_the_input_are_skipped_when_asked(lively, events, activation):
+    model = build_model("spikeyolo-p", variant="gen1", time_steps=2, activation=activation)
+    model, x = lively(model), events(2, 2, 2, 32, 32)
+    dense = measure_energy(model, [x])
+    sparse = measure_energy(model, [x[:, :1], x[:, 1:]], sparse_input=True)
+    stem, *rest = sparse.layers
+    assert stem.mac * 2 == multiplied(model.down1.conv, x)
+    assert 0 < stem.mac < dense.layers[0].mac == 2 * 16 * 2 * 49 * 8 * 8
+    assert stem.snn_pj == stem.ann_pj == stem.mac * PJ_PER_MAC
+    for ours, theirs in zip(rest, dense.layers[1:], strict=True):
+        assert (ours.mac, ours.ac, ours.ann_pj) == (theirs.mac, theirs.ac, theirs.ann_pj)
+    saved_mj = (dense.layers[0].mac - stem.mac) * PJ_PER_MAC * 1e-9
+    for figure in ("snn_mj", "ann_mj", "snn_mj_at_rate"):
+        assert getattr(dense, figure) - getattr(sparse, figure) == pytest.approx(saved_mj)
+    assert sparse.snn_mj_with_memory < dense.snn_mj_with_memory
+    assert (sparse.sparse_input, dense.sparse_input) == (True, False)
+    assert any("skips the others" in line for line in sparse.assumptions)
+    assert not any("skips the others" in line for line in dense.assumptions)

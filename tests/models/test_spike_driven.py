@@ -78,6 +78,12 @@ def test_networks_without_a_binary_form_are_refused():
     model = build_model("spikeyolo-p", variant="gen1")
     with pytest.raises(ValueError, match=r"pass deploy\(model\)"):
         spike_driven(model)
+    deployed = deploy(model)
+    with pytest.raises(ValueError, match="the network is spike-driven already"):
+        spike_driven(spike_driven(deployed))
+    deployed.down2.neuron.max_spikes = 8
+    with pytest.raises(ValueError, match=r"'down2\.neuron' has D=8, .* says D=4"):
+        spike_driven(deployed)
     for activation in ("relu", "qann"):
         ann = deploy(build_model("spikeyolo-p", variant="gen1", activation=activation))
         with pytest.raises(ValueError, match=f"activation '{activation}' has no spike-driven"):
@@ -112,7 +118,7 @@ def test_the_binary_network_runs_as_many_slots(lively, events):
 
 @torch.no_grad()
 def test_precisions_change_the_price_alone(lively, events):
-    model, x = lively(build_model("spikeyolo-p", variant="gen1")), [events(2, 1, 2, 32, 32)]
+    model, x = lively(build_model("spikeyolo-p", variant="gen1")), [events(4, 1, 2, 32, 32)]
     fp32, int8 = measure_energy(model, x), measure_energy(model, x, "int8")
     assert (fp32.ac, fp32.mac) == (int8.ac, int8.mac)
     prices = PRICES["int8"]

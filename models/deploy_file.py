@@ -1,0 +1,102 @@
+"""The command `python -m models.deploy`: a trained checkpoint as a deployed one, proven equal."""
+
+import argparse
+import copy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models.checkpoint import load_model, save_checkpoint
+from models.deploy import batch_norms, deploy
+from models.spikeyolo import SpikeYOLO
+
+#: Largest difference of the raw maps in float64, as a share of their largest value (at least 1).
+TOLERANCE = 1e-9
+SIDE_PX = 64
+
+
+def random_events(model: SpikeYOLO) -> Tensor:
+    """Event counts x [T, 1, C, 64, 64], the same for the same network, a quarter of them not 0."""
+    config = model.config
+    shape = (config.time_steps, 1, config.in_channels, SIDE_PX, SIDE_PX)
+    return torch.poisson(torch.full(shape, 0.3), generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def largest_difference(ours: SpikeYOLO, theirs: SpikeYOLO) -> tuple[float, float]:
+    """Between the raw maps of two networks on random events, and the largest value of a map."""
+    x = random_events(ours).to(next(ours.parameters()).dtype)
+    pairs = list(zip(ours(x), theirs(x), strict=True))
+    difference = torch.stack([(a - b).abs().max() for a, b in pairs]).max()
+    return float(difference), float(torch.stack([b.abs().max() for _, b in pairs]).max())
+
+
+def prove_equal(model: SpikeYOLO, source: Path) -> float:
+    """Largest difference between `model` and its deployed form in float64; ValueError if large."""
+    exact = copy.deepcopy(model).double()
+    difference, largest = largest_difference(deploy(exact), exact)
+    if not difference <= TOLERANCE * max(1.0, largest):  # not a number fails, too
+        found = f"the deployed network's outputs differ by {difference:.2g}"
+        raise ValueError(f"{source}: {found}, expected at most {TOLERANCE} of {largest:.2g}")
+    return difference
+
+
+def layers_in_words(model: nn.Module) -> str:
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in model.modules())
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return (
+        f"{convolutions} convolutions, {len(batch_norms(model))} batch norms, "
+        f"{parameters:,} parameters"
+    )
+
+
+def deploy_file(source: Path, target: Path) -> str:
+    """Write the deployed form of a trained checkpoint; returns what was done, line by line.
+
+    Raises ValueError, writing nothing, for a checkpoint that is deployed already, for a target that
+    would replace it and if the outputs do not agree.
+    """
+    if target.exists() and target.samefile(source):
+        raise ValueError(f"{target}: is the trained checkpoint itself, expected another --output")
+    model, checkpoint = load_model(source)
+    if checkpoint.kind != "trained":
+        raise ValueError(f"{source}: is deployed already, expected a trained checkpoint")
+    proven = prove_equal(model, source)
+    deployed = deploy(model)
+    meta = {**checkpoint.meta, "deployed_from": source.name}
+    save_checkpoint(target, checkpoint.config, deployed.state_dict(), meta, kind="deployed")
+    read, _ = load_model(target)
+    stored, largest = largest_difference(read, model)
+    sizes = (f"{path.stat().st_size / 1e6:.1f} MB" for path in (source, target))
+    return (
+        f"before: {layers_in_words(model)}\n"
+        f"after:  {layers_in_words(read)}\n"
+        f"file:   {' -> '.join(sizes)}, {target}\n"
+        f"largest difference of outputs up to {largest:.2g} on random events: {proven:.2g} in "
+        f"float64, {stored:.2g} as stored, in float32, whose rounding may move a spike"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.deploy",
+        description="Fold batch norms and re-parameterised convolutions of a trained checkpoint: "
+        "one convolution with bias per synapse layer. eval_gen1.py and load_model read the result "
+        "like any checkpoint; it cannot be trained on.",
+    )
+    parser.add_argument("checkpoint", type=Path, help="checkpoint, or run directory (its best.pt)")
+    parser.add_argument(
+        "--output", type=Path, help="file to write (default: deployed.pt beside the checkpoint)"
+    )
+    given = parser.parse_args(argv)
+    source = given.checkpoint / "best.pt" if given.checkpoint.is_dir() else given.checkpoint
+    try:
+        print(deploy_file(source, given.output or source.with_name("deployed.pt")))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
