@@ -14,7 +14,7 @@ from preprocessing.denoise import NEVER_US, kept_pixels
 from preprocessing.histogram import EventTally, HistogramSettings, fill_frames
 from preprocessing.windows import bin_edges
 
-#: A step ahead of more than this, 10 minutes, is no silence but a clock that was set.
+#: A step of more than this, 10 minutes, is no silence and no delay but a clock that was set.
 MAX_GAP_US = 600_000_000
 EVENTS_AT_ONCE = 1 << 16
 RECORD_VERSION = 2
@@ -72,7 +72,7 @@ class Windower:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything, as for another recording or after a clock was set."""
+        """Forget everything, as for another recording or after the clock was set."""
         self.late_events = 0
         self._end_us = None if self.start_us is None else self.start_us + self.every_us
         self._newest_us = int(NEVER_US)
@@ -85,7 +85,8 @@ class Windower:
     def feed(self, events: np.ndarray) -> list[Window]:
         """The windows that these events, structured (t in us, x, y, p), complete.
 
-        Raises ValueError for other fields or polarities, and for a step of over 10 minutes.
+        Raises ValueError for other fields or polarities, and for a step of over 10 minutes either
+        way: reset() goes on at the new time.
         """
         return list(self.windows(events))
 
@@ -115,11 +116,16 @@ class Windower:
             yield from self.windows_until(self._newest_us + 1)
 
     def _windows(self, t_us: np.ndarray, packed: np.ndarray) -> Iterator[Window]:
-        if self._end_us is None:
+        if self._end_us is None and len(t_us):
             self._end_us = self._end_after(int(t_us[0]))
         newest_us = np.maximum.accumulate(np.maximum(t_us, self._newest_us))
+        set_back = np.flatnonzero(newest_us - t_us > MAX_GAP_US)
+        if len(set_back):
+            yield from self._windows(t_us[: set_back[0]], packed[: set_back[0]])
+            raise _clock_was_set(int(newest_us[set_back[0]]), int(t_us[set_back[0]]))
         first = 0
         while first < len(t_us):
+            assert self._end_us is not None
             last = int(np.searchsorted(newest_us, self._end_us))
             part = slice(first, last)
             self._keep(t_us[part], packed[part], newest_us[part])
@@ -167,8 +173,7 @@ class Windower:
     def _closed_by(self, t_us: int) -> Iterator[Window]:
         assert self._end_us is not None
         if t_us - self._end_us > MAX_GAP_US:
-            found = f"time went on to {t_us} us while a window to {self._end_us} us was open"
-            raise ValueError(f"{found}, expected a step of {MAX_GAP_US} us at most; reset() first")
+            raise _clock_was_set(self._end_us, t_us)
         while self._end_us <= t_us:
             yield self._close()
 
@@ -209,3 +214,9 @@ class Windower:
     def _end_after(self, t_us: int) -> int:
         """The first multiple of every_us after t_us."""
         return t_us // self.every_us * self.every_us + self.every_us
+
+
+def _clock_was_set(from_us: int, to_us: int) -> ValueError:
+    found = f"time went from {from_us} us to {to_us} us"
+    hint = "reset() goes on at the new time"
+    return ValueError(f"{found}, expected a step of {MAX_GAP_US} us at most; {hint}")

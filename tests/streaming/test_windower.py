@@ -206,9 +206,6 @@ def test_what_cannot_be_windows_is_refused():
         windower.feed(minus_one)
     with pytest.raises(ValueError, match="expected integers t, x, y, p"):
         windower.feed(np.zeros(3, [("t", "f8"), ("x", "i2"), ("y", "i2"), ("p", "i1")]))
-    windower.feed(at(0))
-    with pytest.raises(ValueError, match="reset"):
-        windower.feed(at(MAX_GAP_US + 501))
 
 
 def test_pixels_beyond_any_sensor_are_out_of_frame():
@@ -216,3 +213,26 @@ def test_pixels_beyond_any_sensor_are_out_of_frame():
     events["x"], events["y"] = [-1, 1 << 14, 5, 0], [5, 5, 1 << 20, 0]
     (window,) = Windower(SMALL, 500, start_us=0).feed(events)
     assert (window.tally.out_of_frame, window.tally.counted) == (3, 0)
+
+
+@pytest.mark.parametrize("chunks", [1, 4])
+def test_a_clock_that_was_set_is_an_error_that_reset_ends(chunks):
+    """A u32 clock that overflows, or one event of nonsense, must neither pass nor hang."""
+    for new_us in (10**15, 10**9 - 2 * MAX_GAP_US):
+        windower, made = Windower(SMALL, 500), []
+        with pytest.raises(ValueError, match=f"went from .* to {new_us} us, .* reset"):
+            for chunk in np.split(at(10**9, 10**9 + 600, new_us, new_us + 1), range(1, chunks)):
+                for window in windower.windows(chunk):
+                    made.append(window.end_us)
+        assert made == [10**9 + 500]
+        windower.reset()
+        assert windower.feed(at(new_us, new_us + 1000))[0].n_events == 1
+
+
+def test_a_recording_shorter_than_a_window_has_windows_shorter_than_the_stride_has_none():
+    events = at(10, 700)
+    (window,) = stream(Windower(SMALL, 500, start_us=0), events)
+    assert (window.start_us, window.end_us, window.n_events) == (-500, 500, 1)
+    np.testing.assert_array_equal(window.histogram, truth(events, 500, SMALL))
+    assert stream(Windower(SMALL, 701, start_us=0), events)[0].n_events == 2
+    assert stream(Windower(SMALL, 702, start_us=0), events) == []
