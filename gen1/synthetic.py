@@ -130,7 +130,7 @@ class Job:
 def plan(out: Path | str, recordings: dict[str, int], settings: Settings) -> list[Job]:
     """Jobs for the recordings of each split that `out` does not hold yet.
 
-    Creates `out`, its split folders and its settings file. Raises ValueError if `out` holds
+    Creates `out`, the folders of its splits and its settings file. Raises ValueError if `out` holds
     recordings made with other settings, or not made here.
     """
     out = Path(out)
@@ -144,8 +144,8 @@ def plan(out: Path | str, recordings: dict[str, int], settings: Settings) -> lis
             raise ValueError(f"{manifest}: recordings made with {theirs}, expected {ours}")
     elif any(out.glob(f"*/*{DAT_SUFFIX}")):
         raise ValueError(f"{out}: recordings without {SETTINGS_FILE}, expected an empty folder")
-    for split in SPLITS:
-        (out / split).mkdir(parents=True, exist_ok=True)
+    for folder in (out, *(out / split for split, count in recordings.items() if count)):
+        folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(manifest) as file:
         file.write((json.dumps(ours, indent=2) + "\n").encode())
     jobs = [Job(out, settings, split, k) for split, n in recordings.items() for k in range(n)]

@@ -290,3 +290,8 @@ def test_settings_are_kept_beside_the_recordings(tmp_path):
     plan(tmp_path, {}, Settings(2.5, 4))
     stored = json.loads((tmp_path / "synthetic.json").read_text())
     assert (stored["seconds"], stored["seed"]) == (2.5, 4)
+
+
+def test_a_split_without_recordings_has_no_folder(tmp_path):
+    plan(tmp_path / "out", {"train": 0, "val": 0, "test": 1}, Settings(0.25, seed=0))
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == ["test"]
