@@ -159,6 +159,9 @@ class Trainer:
             return False
         checkpoint = found[1] if found else load_checkpoint(path)
         state = checkpoint.training
+        if not state:
+            found = f"holds a {checkpoint.kind} network, nothing to continue its training from"
+            raise ValueError(f"{path}: {found}, expected the last.pt of this run")
         refuse_other_settings(path, state["config"], self.settings(), FREE)
         if checkpoint.meta["histogram"] != asdict(self.manifest.settings):
             raise ValueError(f"{path}: trained on a cache made with other settings")
@@ -297,10 +300,12 @@ class Trainer:
         detections = merged(shares)
         metrics = score(self.val_set, detections, config.protocol)
         figures = {"val_map_50_95": metrics.map_50_95, "val_map_50": metrics.map_50}
-        if self.logbook is not None and config.pictures:
-            show_validation(
+        if self.logbook is not None:
+            news = show_validation(
                 self.logbook, self.epoch, averaged, self.val_set, detections, config.pictures
             )
+            for line in news:
+                print(line, flush=True)
         if metrics.map_50_95 > self.best:
             self.best = metrics.map_50_95
             self.save_best({"protocol": config.protocol, **figures})

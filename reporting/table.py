@@ -46,8 +46,11 @@ def energy_rows(energy: dict[str, Any]) -> list[tuple[str, str]]:
 SILENT, SATURATED = 0.001, 0.9
 
 
-def firing_health(energy: dict[str, Any]) -> list[str]:
-    """Sentences naming layers whose input hardly ever fires, or fires nearly all it can."""
+def firing_health(energy: dict[str, Any], shown: int | None = None) -> list[str]:
+    """Sentences naming layers whose input hardly ever fires, or fires nearly all it can.
+
+    `shown`: so many names at most, then a count of the rest.
+    """
     rates = {
         la["name"]: la["firing_rate"] for la in energy["layers"] if la["firing_rate"] is not None
     }
@@ -56,10 +59,15 @@ def firing_health(energy: dict[str, Any]) -> list[str]:
         f"above {SATURATED:.0%}": [name for name, rate in rates.items() if rate > SATURATED],
     }
     return [
-        f"{len(names)} of {len(rates)} layers read spikes at a rate {rule}: {', '.join(names)}"
+        f"{len(names)} of {len(rates)} layers read spikes at a rate {rule}: {_listed(names, shown)}"
         for rule, names in found.items()
         if names
     ]
+
+
+def _listed(names: list[str], shown: int | None) -> str:
+    rest = len(names[shown:]) if shown else 0
+    return ", ".join(names[:shown]) + (f" and {rest} more" if rest else "")
 
 
 def ap_text(value: float) -> str:

@@ -15,6 +15,7 @@ from gen1.protocol import PROTOCOLS
 from gen1.spec import BOX
 from models import build_model
 from models.checkpoint import load_checkpoint, save_checkpoint
+from models.deploy_file import deploy_file
 from preprocessing.cache import read_manifest
 from preprocessing.geometry import Geometry, as_boxes
 from reporting.examples import f1_score
@@ -62,6 +63,46 @@ def test_metrics_carry_their_rule(evaluated):
     assert metrics["energy"]["assumptions"]
     assert metrics["config_hash"] == config_hash(metrics)
     assert metrics["trained"]["settings"] is None  # the checkpoint was never trained
+
+
+@pytest.fixture(scope="module")
+def evaluated_deployed(street_cache, checkpoint, tmp_path_factory):
+    """The same network from its deployed file, its first layer priced without zeros."""
+    path = tmp_path_factory.mktemp("deployed")
+    deploy_file(checkpoint, path / "deployed.pt")
+    config = EvalConfig(
+        path / "deployed.pt", street_cache, path, energy_samples=3, pictures=1, sparse_input=True
+    )
+    return config, run(config)
+
+
+def test_a_deployed_checkpoint_scores_and_costs_what_the_trained_one_does(
+    evaluated, evaluated_deployed
+):
+    (_, trained), (_, deployed) = evaluated, evaluated_deployed
+    assert (trained["kind"], deployed["kind"]) == ("trained", "deployed")
+    for name, figures in trained["protocols"].items():
+        ours = deployed["protocols"][name]
+        assert ours["stats"] == pytest.approx(figures["stats"], abs=1e-3)
+        assert ours["detections"] == pytest.approx(figures["detections"], rel=1e-2)
+    for layer, theirs in zip(
+        deployed["energy"]["layers"][1:], trained["energy"]["layers"][1:], strict=True
+    ):
+        assert layer["name"] == theirs["name"]
+        assert layer["ac"] == pytest.approx(theirs["ac"], rel=1e-2)
+        assert layer["mac"] == theirs["mac"] == 0
+
+
+def test_zeros_of_the_input_are_skipped_and_not_compared_with_zeros_that_are_not(
+    evaluated, evaluated_deployed, capsys
+):
+    (dense_config, dense), (sparse_config, sparse) = evaluated, evaluated_deployed
+    assert (dense["energy"]["sparse_input"], sparse["energy"]["sparse_input"]) == (False, True)
+    assert 0 < sparse["energy"]["mac"] < 0.5 * dense["energy"]["mac"]
+    assert main(["--compare", str(dense_config.output), str(sparse_config.output)]) == 1
+    assert "energy.sparse_input is True, that of" in capsys.readouterr().err
+    assert main(["--compare", str(sparse_config.output)]) == 0
+    assert "over 3 samples, zeros of the input skipped, ms on" in capsys.readouterr().out
 
 
 def test_detections_are_written_for_other_evaluators(evaluated):
@@ -150,6 +191,9 @@ def test_silent_and_saturated_layers_are_named():
     silent, saturated = firing_health({"layers": layers})
     assert silent == "1 of 3 layers read spikes at a rate below 0.1%: a"
     assert saturated == "1 of 3 layers read spikes at a rate above 90%: c"
+    layers += [{"name": name, "firing_rate": 0.0} for name in "de"]
+    assert firing_health({"layers": layers}, shown=2)[0].endswith("below 0.1%: a, d and 1 more")
+    assert firing_health({"layers": layers}, shown=3)[0].endswith("below 0.1%: a, d, e")
 
 
 def test_f1_counts_each_label_once():

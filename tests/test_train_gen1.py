@@ -17,7 +17,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_gen1
-from models.checkpoint import load_checkpoint
+from models.checkpoint import load_checkpoint, save_checkpoint
 from models.config import ModelConfig
 from train_gen1 import Interrupted, TrainConfig, Trainer, main
 from training.optim import OptimConfig
@@ -115,6 +115,18 @@ def test_a_terminated_process_saves_and_continues(config, tmp_path):
     assert load_checkpoint(config.output / "last.pt").training["epoch"] == 3
 
 
+@pytest.mark.parametrize("kind", ["trained", "deployed"])
+def test_a_file_without_the_state_of_training_is_not_continued(config, kind):
+    """best.pt or a deployed file, put in the place of last.pt."""
+    network = TINY.build()
+    config.output.mkdir()
+    meta = {"name": "spikeyolo-p"}
+    path = config.output / "last.pt"
+    save_checkpoint(path, network.config, network.state_dict(), meta, kind=kind)
+    with pytest.raises(ValueError, match=rf"last\.pt: holds a {kind} network, nothing to continue"):
+        train_gen1.run(config)
+
+
 def test_a_non_finite_loss_stops_with_place_and_rate(config):
     trainer = Trainer(config)
     with torch.no_grad():
@@ -171,6 +183,28 @@ def test_a_run_says_how_it_came_about(config):
     tags = board.Reload().Tags()
     assert tags["images"] == ["val"]
     assert {"box", "val_map_50", "firing_rate/mean"} <= {*tags["scalars"]}
+
+
+@pytest.mark.parametrize(("activation", "epochs"), [("ilif", 2), ("relu", 1)])
+def test_silent_layers_are_warned_of_once_even_without_pictures(config, capsys, activation, epochs):
+    """Weights that never move: what is silent after the first epoch is silent after the second."""
+    model = replace(TINY, activation=activation)
+    still = OptimConfig("adamw", 1e-12, warmup_epochs=1, ema_decay=0.9, ema_tau=2)
+    train_gen1.run(replace(config, epochs=epochs, pictures=0, model=model, optim=still))
+    printed = capsys.readouterr().out
+    warnings = [line for line in printed.splitlines() if "read spikes at a rate" in line]
+    board = EventAccumulator(str(config.output / "tensorboard"), {"tensors": 0})
+    tags = board.Reload().Tags()["tensors"]
+    if activation == "relu":
+        assert (warnings, tags) == ([], [])
+        return
+    (warning,) = warnings
+    assert warning.startswith("warning: ")
+    assert " of 88 layers read spikes at a rate below 0.1%: stage1.0." in warning
+    assert warning.endswith(" more")
+    (text,) = board.Tensors("firing_health/text_summary")
+    assert text.tensor_proto.string_val[0].decode() == warning
+    assert "firing_rate/mean" in board.Tags()["scalars"]
 
 
 def test_shards_together_find_what_one_process_finds(config):

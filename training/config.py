@@ -42,7 +42,7 @@ class TrainConfig:
         channels_last: Store feature maps channels last: faster convolutions on most machines.
         threads: CPU threads of torch; 0 leaves its own choice.
         seed: Seed of weights, order and augmentation.
-        pictures: Label times of val drawn into TensorBoard, beside firing rates; 0 for neither.
+        pictures: Label times of val drawn into TensorBoard; firing rates are theirs (0: of 4).
         wandb: Project on Weights & Biases to log to as well; empty for none.
         model: The detector.
         optim: Optimizer, learning rate, clipping and weight averaging.

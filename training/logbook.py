@@ -23,6 +23,7 @@ class Logbook:
         self.path = directory / "metrics.csv"
         self.rows = [row for row in self._read() if int(row["epoch"]) < next_epoch]
         self.board = SummaryWriter(str(directory / "tensorboard"), purge_step=next_epoch)
+        self.firing_health: list[str] = []
         self.wandb = _start_wandb(wandb_project, directory, settings) if wandb_project else None
 
     def _read(self) -> list[dict[str, str]]:
@@ -54,6 +55,19 @@ class Logbook:
         """The firing rate of every spiking layer, in TensorBoard."""
         for layer, rate in rates.items():
             self.board.add_scalar(f"firing_rate/{layer}", rate, epoch)
+
+    def add_firing_health(self, found: list[str], epoch: int) -> list[str]:
+        """Keep sentences about the firing of layers as text in TensorBoard, if they are news.
+
+        Returns lines to print: none if `found` is what it was at the last call.
+        """
+        if found == self.firing_health:
+            return []
+        self.firing_health = found
+        news = [f"warning: {sentence}" for sentence in found]
+        news = news or ["every layer reads spikes at a sound rate again"]
+        self.board.add_text("firing_health", "\n\n".join(news), epoch)
+        return news
 
 
 def _rgb(figure: Figure) -> Any:

@@ -11,6 +11,7 @@ import torch
 from reporting.provenance import content_hash
 from training import progress
 from training.interrupt import StopRequest
+from training.logbook import Logbook
 from training.progress import Progress
 from training.randomness import random_state, restore_random_state, seed_everything
 from training.settings import refuse_other_settings
@@ -41,6 +42,13 @@ def test_seeds_differ_and_repeat():
 def test_hashes_ignore_the_order_of_keys_and_nothing_else():
     assert content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1})
     assert content_hash({"a": 1}) != content_hash({"a": 2})
+
+
+def test_firing_is_news_only_when_it_changes(tmp_path):
+    book = Logbook(tmp_path, 0)
+    told = [book.add_firing_health(f, i) for i, f in enumerate(([], ["a"], ["a"], ["b"], [], []))]
+    sound = "every layer reads spikes at a sound rate again"
+    assert told == [[], ["warning: a"], [], ["warning: b"], [sound], []]
 
 
 def test_differing_settings_are_named_and_free_ones_are_not(tmp_path):
