@@ -45,7 +45,7 @@ class EvalConfig:
     """Evaluate a checkpoint on one split of a cache.
 
     Args:
-        checkpoint: Checkpoint file, or a run directory (its best.pt is used).
+        checkpoint: Checkpoint file, trained or deployed, or a run directory (its best.pt is used).
         cache: Directory that `python -m preprocessing` wrote.
         split: "test", "val" or "train".
         protocol: Rule of the headline mAP: "prophesee", "all-boxes" or "rvt"; the report has all.
@@ -54,6 +54,8 @@ class EvalConfig:
         workers: Processes that read the cache; 0 reads in this one.
         device: "auto", "cpu" or "cuda".
         energy_samples: Samples over which spikes are counted; 0 counts all of the split.
+        sparse_input: Price the first layer as if it skipped pixels without events, in the network
+            and in its ANN-equivalent.
         pictures: Label times drawn in the report of each kind: evenly spread, best, worst.
         detect: Thresholds of the detections.
     """
@@ -67,6 +69,7 @@ class EvalConfig:
     workers: int = 0
     device: str = "auto"
     energy_samples: int = 128
+    sparse_input: bool = False
     pictures: int = 6
     detect: DetectConfig = field(default_factory=DetectConfig)
 
@@ -179,6 +182,7 @@ def metrics_of(
     metrics = {
         "model": meta["name"],
         "checkpoint": str(config.checkpoint),
+        "kind": checkpoint.kind,
         "cache": str(config.cache),
         "split": config.split,
         "protocol": config.protocol,
@@ -225,7 +229,8 @@ def run(config: EvalConfig) -> dict[str, Any]:
 
     detections = detect(model, dataset, config.detect, config.batch_size, config.workers, device)
     scores = {name: score(dataset, detections, name) for name in PROTOCOLS}
-    energy = measure_energy(model, energy_frames(dataset, config, device))
+    frames = energy_frames(dataset, config, device)
+    energy = measure_energy(model, frames, sparse_input=config.sparse_input)
     measured = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "latency_ms": latency_ms(model, collate([dataset[0]]).to(device).network_input()),

@@ -80,12 +80,13 @@ def rule_in_words(rows: list[Row], protocol: str) -> str:
     """What all figures of a comparison rest on: one line for mAP, one for the rest."""
     runs = [metrics for row in rows for metrics in row.runs.values()]
     samples = _distinct(metrics["energy"]["samples"] for metrics in runs)
+    skipped = ", zeros of the input skipped" if runs[0]["energy"].get("sparse_input") else ""
     averaged = "mean ± sample standard deviation over seeds; " if len(runs) > len(rows) else ""
     return (
         f"split {runs[0]['split']}, protocol {protocol}, {thresholds(runs[0]['detect'])}, "
         f"evaluated at commit {_distinct(metrics['commit'] for metrics in runs)}, "
         f"trained at commit {_distinct(metrics['trained'].get('commit') for metrics in runs)}\n"
-        f"{averaged}energy per inference over {samples} samples, "
+        f"{averaged}energy per inference over {samples} samples{skipped}, "
         f"ms on {_distinct(metrics['device'] for metrics in runs)}"
     )
 

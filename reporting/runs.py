@@ -45,7 +45,7 @@ def refuse_unequal(runs: dict[str, Metrics], protocol: str) -> None:
             if value != expected[key]:
                 raise ValueError(
                     f"{name}: {key} is {value!r}, that of {first} is {expected[key]!r}: "
-                    "only evaluations of the same recordings and thresholds can be compared"
+                    "only evaluations of the same recordings, thresholds and prices can be compared"
                 )
     for name, metrics in runs.items():
         if protocol not in metrics["protocols"]:
@@ -58,7 +58,13 @@ def refuse_unequal(runs: dict[str, Metrics], protocol: str) -> None:
 def _must_agree(metrics: Metrics) -> dict[str, Any]:
     """Other bins of the same recordings may be compared; other times to detect at may not."""
     times = {f"histogram.{name}": metrics["histogram"].get(name) for name in ("keep", "every_us")}
-    return {**{name: metrics[name] for name in ("split", "recordings_crc32", "detect")}, **times}
+    energy = metrics["energy"]  # older files say nothing of sparse input, and had none
+    priced = {
+        "energy.prices": energy.get("prices"),
+        "energy.sparse_input": energy.get("sparse_input", False),
+    }
+    scored = {name: metrics[name] for name in ("split", "recordings_crc32", "detect")}
+    return {**scored, **times, **priced}
 
 
 @dataclass(frozen=True)
