@@ -12,7 +12,7 @@ from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 
 from models.checkpoint import load_model
-from models.decode import DetectConfig, decode, non_max_suppression
+from models.decode import DetectConfig, non_max_suppression
 from models.deploy import deploy
 from models.device import pick_device
 from models.neuron import ILIFNode
@@ -130,7 +130,7 @@ class Detector:
         started = self._now()
         maps = self.model(x)
         found = self._now()
-        boxes, scores = decode([m.float() for m in maps])
+        boxes, scores = self.model.decode([m.float() for m in maps])
         (rows,) = non_max_suppression(boxes, scores, **asdict(self.detect_config))
         detected = as_boxes(rows.cpu().numpy(), window.end_us, self.geometry)
         forward_ms, decode_ms = 1e3 * (found - started), 1e3 * (self._now() - found)

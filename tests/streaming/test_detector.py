@@ -93,18 +93,14 @@ def test_a_checkpoint_or_its_run_is_loaded(model, reader, expected, tmp_path):
     save_checkpoint(tmp_path / "best.pt", model.config, model.state_dict(), meta)
     options = {"every_ms": 200, "start_us": 0, "device": "cpu"}
     events = reader.window(0, 450_000)
-    for path in (tmp_path, tmp_path / "best.pt"):
+    small = tmp_path / "deployed.pt"
+    save_checkpoint(small, model.config, deploy(model).state_dict(), meta, kind="deployed")
+    for path in (tmp_path, tmp_path / "best.pt", small):
         found = Detector.load(path, score_threshold=0.001, **options).feed(events)
         assert_same_boxes(boxes_of(found), expected[expected["t"] <= 400_000])
     save_checkpoint(tmp_path / "coco.pt", model.config, model.state_dict(), {})
     with pytest.raises(ValueError, match=r"coco\.pt: was not trained on event histograms"):
         Detector.load(tmp_path / "coco.pt", **options)
-
-
-def test_a_network_may_be_deployed_already(model, reader, expected):
-    stream = detector(deploy(model))
-    found = stream.feed(reader.window(0, 400_000)) + stream.advance(400_000)
-    assert_same_boxes(boxes_of(found), expected[expected["t"] <= 400_000])
 
 
 def test_only_boxes_above_the_threshold_are_reported(model, reader, expected):
