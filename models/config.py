@@ -20,8 +20,9 @@ class ModelConfig:
         decay: Share of the membrane kept from step to step, in [0, 1].
         input_scale: Factor on a neuron's input.
         detach_reset: Let no gradient through the soft reset, as published.
-        activation: "ilif", the integer neuron; "lif", binary, with every step shown D times;
-            "qann", its D + 1 levels without time or state; "relu", the ANN twin.
+        activation: "ilif", the integer neuron; "nilif", its counts divided by D; "lif", binary,
+            with every step shown D times; "qann", the levels of "ilif" without time or state;
+            "relu", the ANN twin.
         backend: What computes the neuron: "auto", "cupy", "spikingjelly" or "torch".
         checkpoint_stages: Train in less memory and more time: blocks run again for their gradients.
     """

@@ -1,4 +1,4 @@
-"""The integer leaky integrate-and-fire neuron (I-LIF), one node for every published setting."""
+"""The integer leaky integrate-and-fire neuron (I-LIF, NI-LIF), one node for every setting."""
 
 import torch
 from spikingjelly.activation_based import base, functional, surrogate
@@ -14,7 +14,7 @@ class ILIFFunction(torch.autograd.Function):
     """Multi-step I-LIF that keeps only the surrogate window, one bool per element and step."""
 
     @staticmethod
-    def forward(ctx, x, v, max_spikes, decay, input_scale, detach_reset):
+    def forward(ctx, x, v, max_spikes, decay, input_scale, detach_reset, spike_value=1.0):
         window = torch.empty_like(x, dtype=torch.bool)
         spikes = torch.empty_like(x)
         for t in range(x.shape[0]):
@@ -23,9 +23,11 @@ class ILIFFunction(torch.autograd.Function):
             torch.eq(u, count, out=window[t])  # clipping left it alone: 0 <= u <= D
             spikes[t] = count.round_()
             v = u.sub_(count)
+        if spike_value != 1:
+            spikes *= spike_value
         ctx.save_for_backward(window)
         ctx.decay, ctx.input_scale, ctx.detach_reset = decay, input_scale, detach_reset
-        ctx.state_dtype = v.dtype
+        ctx.spike_value, ctx.state_dtype = spike_value, v.dtype
         ctx.set_materialize_grads(False)
         return spikes, v
 
@@ -35,23 +37,26 @@ class ILIFFunction(torch.autograd.Function):
         if grad_spikes is None:
             grad_spikes = torch.zeros(window.shape, dtype=ctx.state_dtype, device=window.device)
         grad_x = torch.empty_like(grad_spikes)
+        if ctx.spike_value != 1:
+            grad_spikes = grad_spikes.to(ctx.state_dtype) * ctx.spike_value
         for t in reversed(range(window.shape[0])):
             grad_u = grad_spikes[t].to(ctx.state_dtype) * window[t]
             if grad_v is not None:
                 grad_u = grad_u + (grad_v if ctx.detach_reset else grad_v * ~window[t])
             grad_x[t] = grad_u * ctx.input_scale
             grad_v = grad_u * ctx.decay
-        return grad_x, grad_v, None, None, None, None
+        return grad_x, grad_v, None, None, None, None, None
 
 
 class ILIFNode(base.MemoryModule):
     """Spike counts S of membrane U: x [T, ...] -> integers 0..D of the same shape and dtype.
 
     U[t] = decay * (U[t-1] - S[t-1]) + input_scale * x[t];  S[t] = round(clip(U[t], 0, D))
-    Rounding is half to even; the surrogate gradient is 1 where 0 <= U <= D, else 0. With
-    `detach_reset` no gradient flows through S[t-1]. The state `v` = U - S, float32 or wider, is
-    carried to the next call until `reset()` (or SpikingJelly's `reset_net`); `keep_state = False`
-    drops it. D = 1 is a binary LIF. Published (decay, input_scale): COCO (.25, 1), Gen1 (.5, .5).
+    Rounding is half to even; the surrogate gradient is 1 where 0 <= U <= D, else 0. `normalize`
+    is NI-LIF (Spike2Former, AAAI 2025): it hands on S / D, with gradient 1 / D. `detach_reset`
+    lets no gradient through S[t-1]. The state `v` = U - S, float32 or wider, is carried to the
+    next call until `reset()` (or `reset_net`); `keep_state = False` drops it. D = 1 is a binary
+    LIF. Published (decay, input_scale): COCO (.25, 1), Gen1 (.5, .5), NI-LIF (1, 1).
     Backend "auto" is "cupy" on a GPU (without CuPy "spikingjelly"), "torch" on a CPU.
     `shift` [C], None or a deployed bias, is added to x [T, B, C, ...] first. Raises ValueError for
     settings outside their range and for a backend that cannot run.
@@ -68,6 +73,7 @@ class ILIFNode(base.MemoryModule):
         input_scale: float = 1.0,
         detach_reset: bool = True,
         backend: str = "auto",
+        normalize: bool = False,
     ) -> None:
         super().__init__()
         if max_spikes < 1 or max_spikes != int(max_spikes):
@@ -83,10 +89,16 @@ class ILIFNode(base.MemoryModule):
         self.input_scale = input_scale
         self.detach_reset = detach_reset
         self.backend = backend
+        self.normalize = normalize
         self.keep_state = True
         self.step_mode = "m"
         self.register_memory("v", None)
         self.register_buffer("shift", None)
+
+    @property
+    def spike_value(self) -> float:
+        """What one spike of a count is in the output."""
+        return 1 / self.max_spikes if self.normalize else 1.0
 
     def multi_step_forward(self, x: Tensor) -> Tensor:
         self._check_state(x)
@@ -97,11 +109,12 @@ class ILIFNode(base.MemoryModule):
             x = x + self.shift.view(-1, *[1] * (x.dim() - 3))
         settings = (self.max_spikes, self.decay, self.input_scale, self.detach_reset)
         if backend == "cupy":
-            spikes, v = ilif(x, self.v, *settings, keep_state=self.keep_state)
+            spikes, v = ilif(x, self.v, *settings, self.keep_state, self.spike_value)
         elif backend == "spikingjelly":
             spikes, v = self._spikingjelly(x, self._initial_state(x))
         else:
-            spikes, v = ILIFFunction.apply(x, self._initial_state(x), *settings)
+            start = self._initial_state(x)
+            spikes, v = ILIFFunction.apply(x, start, *settings, self.spike_value)
         self.v = v if self.keep_state else None
         return spikes
 
@@ -109,7 +122,7 @@ class ILIFNode(base.MemoryModule):
         """Addition and neuron in one pass."""
         settings = (self.max_spikes, self.decay, self.input_scale)
         spikes, _, self.v = ilif_inference(
-            x, None, self.shift, None, self.v, *settings, keep_state=self.keep_state
+            x, None, self.shift, None, self.v, *settings, False, self.keep_state, self.spike_value
         )
         return spikes
 
@@ -144,10 +157,11 @@ class ILIFNode(base.MemoryModule):
             surrogate.MultiLevelSpikeCount(self.max_spikes),
             self.detach_reset,
         )
-        return spikes, v
+        return spikes * self.spike_value if self.normalize else spikes, v
 
     def extra_repr(self) -> str:
         return (
             f"max_spikes={self.max_spikes}, decay={self.decay}, input_scale={self.input_scale}, "
-            f"detach_reset={self.detach_reset}, backend={self.backend!r}"
+            f"detach_reset={self.detach_reset}, backend={self.backend!r}, "
+            f"normalize={self.normalize}"
         )

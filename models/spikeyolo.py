@@ -19,7 +19,7 @@ from models.head import Detect
 from models.loss import DetectionLoss, LossGains
 from models.neuron import ILIFNode
 
-ACTIVATIONS = ("ilif", "lif", "qann", "relu")
+ACTIVATIONS = ("ilif", "nilif", "lif", "qann", "relu")
 
 #: What a published layout changes, unless the caller says otherwise.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -45,7 +45,7 @@ class SpikeYOLOConfig(DetectorConfig):
         depth: Share of the full number of blocks per stage.
         width: Share of the full number of channels.
         wide_p5: Expansion 2 instead of 1 in the last block, as sizes m and l have it.
-        activation: "ilif", the integer neuron; "lif", binary,
+        activation: "ilif", the integer neuron; "nilif", its counts divided by D; "lif", binary,
             with every step shown D times; "qann", the levels of "ilif" without time or state;
             "relu", the ANN twin.
     """
@@ -73,7 +73,7 @@ def resolve_config(size: str, **overrides: Any) -> SpikeYOLOConfig:
     return with_overrides(SIZES[size], VARIANTS, overrides)
 
 
-def neuron_factory(config: SpikeYOLOConfig) -> Neuron:
+def neuron_factory(config: DetectorConfig) -> Neuron:
     if config.activation == "relu":
         return nn.ReLU
     return partial(
@@ -83,6 +83,7 @@ def neuron_factory(config: SpikeYOLOConfig) -> Neuron:
         1.0 if config.activation == "qann" else config.input_scale,
         config.detach_reset,
         config.backend,
+        config.activation == "nilif",
     )
 
 

@@ -1,6 +1,7 @@
 // The integer leaky integrate-and-fire neuron (I-LIF) over T steps: forward, backward, inference.
 //
-//   U[t] = decay * V[t-1] + input_scale * X[t],   S[t] = rint(clip(U[t], 0, D)),   V[t] = U[t] - S[t]
+//   U[t] = decay * V[t-1] + input_scale * X[t],   C[t] = rint(clip(U[t], 0, D)),   V[t] = U[t] - C[t]
+//   S[t] = spike_value * C[t]: spike counts for a value of 1, normalised spikes for 1 / D
 //
 // Compiled once per element type and number of steps, with
 //   -DSCALAR=float|double|Half|BFloat16   type of x, spikes and their gradients
@@ -154,7 +155,7 @@ extern "C" __global__ void ilif_forward(
     const Scalar* __restrict__ x, const Membrane* __restrict__ initial_v,
     Scalar* __restrict__ spikes, unsigned char* __restrict__ window,
     Membrane* __restrict__ final_v, Index neurons,
-    Membrane max_spikes, Membrane decay, Membrane input_scale) {
+    Membrane max_spikes, Membrane decay, Membrane input_scale, Membrane spike_value) {
     Membrane v[OWNED] = {};
     if (initial_v) load(v, initial_v, neurons);
 #pragma unroll 16
@@ -169,6 +170,7 @@ extern "C" __global__ void ilif_forward(
             inside |= static_cast<unsigned>(u == clipped) << i;
             count[i] = rint(clipped);
             v[i] = u - count[i];
+            count[i] *= spike_value;
         }
         store(spikes + t * neurons, count, neurons);
         if (window) window[window_byte(t)] = static_cast<unsigned char>(inside);
@@ -181,7 +183,7 @@ extern "C" __global__ void ilif_backward(
     const Scalar* __restrict__ grad_spikes, const unsigned char* __restrict__ window,
     const Membrane* __restrict__ grad_final_v, Scalar* __restrict__ grad_x,
     Membrane* __restrict__ grad_initial_v, Index neurons,
-    Membrane decay, Membrane input_scale, Index detach_reset) {
+    Membrane decay, Membrane input_scale, Membrane spike_value, Index detach_reset) {
     Membrane grad_v[OWNED] = {};
     if (grad_final_v) load(grad_v, grad_final_v, neurons);
 #pragma unroll 16
@@ -193,7 +195,7 @@ extern "C" __global__ void ilif_backward(
         for (int i = 0; i < OWNED; ++i) {
             const bool inside = bits >> i & 1;
             const Membrane kept = detach_reset || !inside ? grad_v[i] : 0;
-            const Membrane grad_u = inside ? kept + grad[i] : kept;
+            const Membrane grad_u = inside ? kept + grad[i] * spike_value : kept;
             grad[i] = grad_u * input_scale;
             grad_v[i] = grad_u * decay;
         }
@@ -227,7 +229,7 @@ extern "C" __global__ void ilif_inference(
     const Membrane* __restrict__ initial_v, Scalar* __restrict__ spikes,
     Scalar* __restrict__ y, Membrane* __restrict__ final_v,
     Index neurons, Index channels, Index inner,
-    Membrane max_spikes, Membrane decay, Membrane input_scale) {
+    Membrane max_spikes, Membrane decay, Membrane input_scale, Membrane spike_value) {
     Membrane v[OWNED] = {}, gain[OWNED], offset[OWNED];
 #pragma unroll
     for (int i = 0; i < OWNED; ++i) gain[i] = 1, offset[i] = 0;
@@ -250,6 +252,7 @@ extern "C" __global__ void ilif_inference(
             const Membrane u = charge(v[i], input[i], decay, input_scale);
             input[i] = rint(clip(u, max_spikes));
             v[i] = u - input[i];
+            input[i] *= spike_value;
         }
         store(spikes + t * neurons, input, neurons);
     }

@@ -23,11 +23,13 @@ def ilif(
     input_scale: float = 1.0,
     detach_reset: bool = True,
     keep_state: bool = True,
+    spike_value: float = 1.0,
 ) -> tuple[Tensor, Tensor | None]:
     """Spike counts of x [T, ...] and, with `keep_state`, the final membrane [...].
 
-    Neurons start at membrane v [...], or at rest. Differentiable in x and v. Raises ValueError
-    for an element type that has no kernel. Equations: models.neuron.ILIFNode.
+    Neurons start at membrane v [...], or at rest. Differentiable in x and v. Counts come times
+    `spike_value`: 1 / D for normalised spikes. Raises ValueError for an element type that has no
+    kernel. Equations: models.neuron.ILIFNode.
     """
     membrane = membrane_dtype(x)
     require_shapes({"v": (v, x.shape[1:])})
@@ -36,7 +38,7 @@ def ilif(
         x.requires_grad or (v is not None and v.requires_grad)
     )
     spikes, state, _ = ilif_forward(
-        x, v, max_spikes, decay, input_scale, detach_reset, keep_state, differentiable
+        x, v, max_spikes, decay, input_scale, detach_reset, keep_state, differentiable, spike_value
     )
     return spikes, state if keep_state else None
 
@@ -52,6 +54,7 @@ def ilif_inference(
     input_scale: float = 1.0,
     keep_sum: bool = False,
     keep_state: bool = False,
+    spike_value: float = 1.0,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Spikes of y = x * scale + shift + residual in one pass, without gradients.
 
@@ -66,8 +69,9 @@ def ilif_inference(
     residual = residual if residual is None else residual.to(x.dtype)
     scale, shift, v = (None if p is None else p.to(membrane) for p in (scale, shift, v))
     spikes, y, state = ilif_inference_op(
-        x, scale, shift, residual, v, max_spikes, decay, input_scale, keep_sum, keep_state
-    )
+        x, scale, shift, residual, v,
+        max_spikes, decay, input_scale, keep_sum, keep_state, spike_value,
+    )  # fmt: skip
     return spikes, y if keep_sum else None, state if keep_state else None
 
 
@@ -150,6 +154,7 @@ def ilif_forward(
     detach_reset: bool,
     keep_state: bool,
     keep_window: bool,
+    spike_value: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes [T, ...], final membrane [...] and surrogate window, one bit per element."""
     strides, outputs = forward_outputs(x, keep_state, keep_window)
@@ -166,13 +171,14 @@ def ilif_forward(
         float(max_spikes),
         float(decay),
         float(input_scale),
+        float(spike_value),
     )
     launch("ilif_forward", x.shape[0], x[0].numel(), arguments)
     return outputs
 
 
 @ilif_forward.register_fake
-def _(x, v, max_spikes, decay, input_scale, detach_reset, keep_state, keep_window):
+def _(x, v, max_spikes, decay, input_scale, detach_reset, keep_state, keep_window, spike_value=1.0):
     return forward_outputs(x, keep_state, keep_window)[1]
 
 
@@ -186,6 +192,7 @@ def ilif_backward(
     input_scale: float,
     detach_reset: bool,
     keep_grad_v: bool,
+    spike_value: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of x and of the initial membrane; `strides` is the layout x had."""
     grad_x = new(grad_spikes, grad_spikes.shape, strides, grad_spikes.dtype)
@@ -202,6 +209,7 @@ def ilif_backward(
         neurons,
         float(decay),
         float(input_scale),
+        float(spike_value),
         int(detach_reset),
     )
     launch("ilif_backward", grad_spikes.shape[0], neurons, arguments)
@@ -209,13 +217,17 @@ def ilif_backward(
 
 
 @ilif_backward.register_fake
-def _(grad_spikes, window, grad_v, strides, decay, input_scale, detach_reset, keep_grad_v):
+def _(
+    grad_spikes, window, grad_v, strides,
+    decay, input_scale, detach_reset, keep_grad_v, spike_value=1.0,
+):  # fmt: skip
     grad_x = new(grad_spikes, grad_spikes.shape, strides, grad_spikes.dtype)
     return grad_x, new_state(grad_spikes, strides, keep_grad_v)
 
 
 def setup_context(ctx, inputs, output) -> None:
-    x, v, _max_spikes, ctx.decay, ctx.input_scale, ctx.detach_reset, ctx.keep_state, _ = inputs
+    x, v, _max_spikes, ctx.decay, ctx.input_scale, ctx.detach_reset = inputs[:6]
+    ctx.keep_state, _keep_window, ctx.spike_value = inputs[6:]
     spikes, _state, window = output
     ctx.save_for_backward(window)
     ctx.set_materialize_grads(False)
@@ -236,8 +248,9 @@ def backward(ctx, grad_spikes, grad_state, _grad_window):
         ctx.input_scale,
         ctx.detach_reset,
         ctx.has_initial,
+        ctx.spike_value,
     )
-    return grad_x, grad_v if ctx.has_initial else None, *[None] * 6
+    return grad_x, grad_v if ctx.has_initial else None, *[None] * 7
 
 
 torch.library.register_autograd(
@@ -257,6 +270,7 @@ def ilif_inference_op(
     input_scale: float,
     keep_sum: bool,
     keep_state: bool,
+    spike_value: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes [T, B, C, ...], the sum they come from and the final membrane."""
     strides, outputs = inference_outputs(x, keep_sum, keep_state)
@@ -279,6 +293,7 @@ def ilif_inference_op(
         float(max_spikes),
         float(decay),
         float(input_scale),
+        float(spike_value),
     )
     launch("ilif_inference", x.shape[0], x[0].numel(), arguments)
     return outputs
@@ -294,5 +309,8 @@ def inference_outputs(
 
 
 @ilif_inference_op.register_fake
-def _(x, scale, shift, residual, v, max_spikes, decay, input_scale, keep_sum, keep_state):
+def _(
+    x, scale, shift, residual, v,
+    max_spikes, decay, input_scale, keep_sum, keep_state, spike_value=1.0,
+):  # fmt: skip
     return inference_outputs(x, keep_sum, keep_state)[1]

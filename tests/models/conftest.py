@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.neuron import ILIFNode
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "spikeyolo"
 
 #: Scale of the batch norm weights the rule draws, for the networks of either code.
@@ -25,9 +27,66 @@ def rule() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def ems_rule() -> ModuleType:
+    """The rule that draws the weights and inputs of the figures of EMS-YOLO."""
+    folder = GOLDEN.parent / "ems_yolo"
+    spec = importlib.util.spec_from_file_location("ems_rule", folder / "rule.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def ems_json():
+    """ems_json("ems_blocks_keys") -> its content."""
+    return lambda name: json.loads((GOLDEN.parent / "ems_yolo" / f"{name}.json").read_text())
+
+
+@pytest.fixture(scope="session")
 def golden_json():
     """golden_json("energy_sheet") -> its content."""
     return lambda name: json.loads((GOLDEN / f"{name}.json").read_text())
+
+
+#: Figures of the normalised neuron -> D, whether they are normalised, decay if there is time.
+NILIF: dict[str, tuple[int, bool, float | None]] = {
+    "Multispike_norm_D4": (4, True, None),
+    "MultiSpike_norm4": (4, True, None),
+    "MultiSpike_4_unnormalised": (4, False, None),
+    "Quant4_surrogate": (4, True, None),
+    "Quant_D8_surrogate": (8, False, None),
+    "Q_IFNode_one_call": (8, True, None),
+    "Q_IFNode_T1": (8, True, 1.0),
+    "Q_IFNode_T2": (8, True, 1.0),
+    "Q_IFNode_T4": (8, True, 1.0),
+    "paper_NILIF_T4_D4_beta1.0": (4, True, 1.0),
+    "paper_NILIF_T4_D4_beta0.25": (4, True, 0.25),
+}
+
+
+@pytest.fixture(params=NILIF)
+def check_nilif(request, golden):
+    """check_nilif(backend): spikes, gradients and last membrane of one case, in float64."""
+    file = golden("ems_yolo/nilif.npz")
+    case = {key: torch.tensor(file[f"{request.param}/{key}"]) for key in ("x", "y", "gy", "gx")}
+    max_spikes, normalize, decay = NILIF[request.param]
+
+    def check(backend: str) -> None:
+        if backend == "spikingjelly" and decay == 1:
+            pytest.skip("SpikingJelly's neuron leaks")
+        settings = {"detach_reset": False, "backend": backend, "normalize": normalize}
+        node = ILIFNode(max_spikes, 0.5 if decay is None else decay, 1.0, **settings)
+        x = case["x"].clone().requires_grad_()
+        spikes = node(x[None])[0] if decay is None else node(x)
+        (spikes * case["gy"]).sum().backward()
+        torch.testing.assert_close(spikes.detach(), case["y"], rtol=0, atol=1e-9)
+        torch.testing.assert_close(x.grad, case["gx"], rtol=0, atol=1e-9)
+        after = f"{request.param}/v_after"
+        if after in file:
+            last = torch.tensor(file[after])[-1]
+            torch.testing.assert_close(node.v.detach(), last, rtol=0, atol=1e-9)
+
+    return check
 
 
 @pytest.fixture(scope="session")

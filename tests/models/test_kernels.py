@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -87,10 +88,10 @@ def forward_and_backward(function, x, v, cotangents, settings):
     return spikes, state, *gradients
 
 
-def torch_neuron(x, v, *settings):
+def torch_neuron(x, v, *settings, spike_value=1.0):
     if v is None:
         v = torch.zeros_like(x[0], dtype=launch.SCALARS[x.dtype][1])
-    return ILIFFunction.apply(x, v, *settings)
+    return ILIFFunction.apply(x, v, *settings, spike_value)
 
 
 def random_input(generator: torch.Generator, T: int, neurons: int, max_spikes: int) -> Tensor:
@@ -102,7 +103,7 @@ def random_input(generator: torch.Generator, T: int, neurons: int, max_spikes: i
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_equals_the_torch_neuron_bit_for_bit(dtype):
-    """Every T to 16 and D to 8, odd sizes, both resets, with and without states."""
+    """Every T to 16 and D to 8, odd sizes, both resets, normalised or not, with states or not."""
     generator = torch.Generator().manual_seed(0)
     sizes = [1, 7, 8, 9, 64, 1000, 1023, 1024, 1025, 2048, 2049, 4100]
     membrane = launch.SCALARS[dtype][1]
@@ -111,18 +112,23 @@ def test_equals_the_torch_neuron_bit_for_bit(dtype):
         T, D, N = case % 16 + 1, case // 16 % 8 + 1, sizes[case % len(sizes)]
         decay = (0.25, 0.5, 1.0, 0.0)[case // 3 % 4]
         settings = (D, decay, (1.0, 0.5, 3.0)[case % 3], bool(case & 1))
+        spike_value = 1 / D if case // 5 % 2 else 1.0
         x = random_input(generator, T, N, D).to(dtype)
         v = torch.randn(N, generator=generator).to(membrane) if case & 2 else None
         cotangents = (
             torch.randn(T, N, generator=generator).to(dtype),
             torch.randn(N, generator=generator).to(membrane) if case & 4 else None,
         )
-        ours = forward_and_backward(ilif, x, v, cotangents, settings)
-        truth = forward_and_backward(torch_neuron, x, v, cotangents, settings)
+        ours, truth = (
+            forward_and_backward(
+                partial(neuron, spike_value=spike_value), x, v, cotangents, settings
+            )
+            for neuron in (ilif, torch_neuron)
+        )
         for mine, theirs in zip(ours, truth, strict=True):
             same(mine, theirs)
-        fired.add((D, truth[0].max().item()))
-    assert {(D, D) for D in range(1, 9)} <= fired
+        fired.add((D, spike_value, truth[0].max().item()))
+    assert {case for D in range(1, 9) for case in ((D, 1.0, D), (D, 1 / D, 1))} <= fired
 
 
 def test_gradient_of_the_final_state_alone():
@@ -169,6 +175,10 @@ def test_golden_spikes_and_gradients(golden, code, tag):
     (spikes * torch.tensor(figures[f"{tag}_cot"])).sum().backward()
     torch.testing.assert_close(spikes.detach(), torch.tensor(figures[f"{tag}_spike"]))
     torch.testing.assert_close(x.grad, torch.tensor(figures[f"{tag}_grad"]), rtol=0, atol=1e-9)
+
+
+def test_golden_normalised_spikes_and_gradients(check_nilif):
+    check_nilif("cupy")
 
 
 def shifted(x: Tensor) -> Tensor:
@@ -241,7 +251,7 @@ def test_more_neurons_than_32_bits_count(kernels_on_cpu, vectorised, tmp_path):
     x, spikes = (torch.from_numpy(file).view(torch.bfloat16) for file in files)
     x[:, -1000:] = (torch.randn(T, 1000) * 3).bfloat16()
     pointers = (np.uint64(x.data_ptr()), np.uint64(0), np.uint64(spikes.data_ptr()))
-    settings = (np.int64(neurons), np.float32(4), np.float32(0.25), np.float32(1))
+    settings = (np.int64(neurons), *map(np.float32, (4, 0.25, 1, 1)))
     run = kernels_on_cpu("ilif_forward", "BFloat16", T, vectorised)
     blocks = launch.blocks(neurons)
     arguments = (*pointers, np.uint64(0), np.uint64(0), *settings)
@@ -265,28 +275,30 @@ def test_inference_equals_its_parts(shape, layout, dtype):
     per_channel = (1, 1, -1, 1, 1)
     for use in range(16):
         given = [p if use >> i & 1 else None for i, p in enumerate((scale, shift, residual, v))]
+        value = 1 / 3 if use % 3 else 1.0
         spikes, y, state = ilif_inference(
-            x, *given, 4, 0.25, 1.0, keep_sum=bool(use & 4), keep_state=True
+            x, *given, 3, 0.25, 1.0, keep_sum=bool(use & 4), keep_state=True, spike_value=value
         )
         gain, offset, added = given[:3]
         total = x.to(membrane) * (1 if gain is None else gain.view(per_channel))
         total = total + (0 if offset is None else offset.view(per_channel))
         total = (total + (0 if added is None else added)).to(dtype)
-        truth, last = torch_neuron(total, given[3], 4, 0.25, 1.0, True)
+        truth, last = torch_neuron(total, given[3], 3, 0.25, 1.0, True, spike_value=value)
         same(spikes, truth)
         same(state, last)
         same(y, total if use & 4 else None)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("carry", [False, True])
-def test_nodes_add_a_deployed_bias(dtype, carry):
+def test_nodes_add_a_deployed_bias(dtype, carry, normalize):
     """In one pass without gradients, before the neuron with them; the same as torch's addition."""
     torch.manual_seed(0)
     x = (torch.randn(4, 2, 16, 5, 8) * 2).to(dtype)
     runs = []
     for backend, needs_grad in (("torch", True), ("cupy", True), ("cupy", False)):
-        node = ILIFNode(4, 0.25, backend=backend)
+        node = ILIFNode(3, 0.25, backend=backend, normalize=normalize)
         node.keep_state, node.shift = carry, torch.linspace(-1, 2, 16).to(dtype)
         leaf = x.clone().requires_grad_(needs_grad)
         outputs = (node(leaf), node(leaf), node.v)
@@ -307,11 +319,12 @@ def test_operators_keep_their_promises():
     v = torch.randn(3, 8, 4, 4)
     everything = (4, 0.25, 1.0, True, True, True)
     torch.library.opcheck(ilif_forward, (x.requires_grad_(), None, *everything))
-    torch.library.opcheck(ilif_forward, (x, v.requires_grad_(), *everything))
+    torch.library.opcheck(ilif_forward, (x, v.requires_grad_(), *everything, 0.25))
     torch.library.opcheck(ilif_forward, (x.detach(), None, *everything[:4], False, False))
     window = ilif_forward(x.detach(), None, *everything)[2]
     backward = (torch.ones_like(x), window, v.detach(), list(x.stride()), 0.25, 1.0, True, True)
     torch.library.opcheck(ilif_backward, backward)
+    torch.library.opcheck(ilif_backward, (*backward, 0.25))
 
 
 def test_compiles_without_graph_breaks():
@@ -320,7 +333,8 @@ def test_compiles_without_graph_breaks():
     weight = torch.randn(8, requires_grad=True)
 
     def network(x: Tensor) -> Tensor:
-        return ilif(x * weight.view(-1, 1, 1), None, 4, 0.5, 0.5)[0].square().sum()
+        spikes, _ = ilif(x * weight.view(-1, 1, 1), None, 4, 0.5, 0.5, spike_value=0.25)
+        return spikes.square().sum()
 
     truth = torch.autograd.grad(network(x), weight)
     compiled = torch.compile(network, backend="aot_eager", fullgraph=True)

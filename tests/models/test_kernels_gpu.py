@@ -1,5 +1,7 @@
 """The I-LIF kernels on a GPU, through CuPy: `pytest -m gpu`."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,10 +19,12 @@ pytestmark = [
 GIB = 2**30
 
 
-def torch_neuron(x: Tensor, v: Tensor | None, *settings) -> tuple[Tensor, Tensor]:
+def torch_neuron(
+    x: Tensor, v: Tensor | None, *settings, spike_value: float = 1.0
+) -> tuple[Tensor, Tensor]:
     if v is None:
         v = torch.zeros_like(x[0], dtype=SCALARS[x.dtype][1])
-    return ILIFFunction.apply(x, v, *settings)
+    return ILIFFunction.apply(x, v, *settings, spike_value)
 
 
 def run(function, x: Tensor, v: Tensor | None, weights: tuple[Tensor, Tensor], *settings):
@@ -36,9 +40,10 @@ def draw(shape: tuple[int, ...], dtype: torch.dtype, device: str = "cuda") -> Te
     return torch.where(torch.rand(shape, device=device) < 0.5, x, (x * 8).round() / 8).to(dtype)
 
 
+@pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("T", range(1, 17))
 @pytest.mark.parametrize("dtype", SCALARS)
-def test_equals_the_torch_neuron(dtype, T):
+def test_equals_the_torch_neuron(dtype, T, normalize):
     """Bit for bit; and float64 but where rounding moves a membrane over an edge of the window."""
     torch.manual_seed(T)
     membrane = SCALARS[dtype][1]
@@ -47,13 +52,14 @@ def test_equals_the_torch_neuron(dtype, T):
         x = draw((T, size), dtype)
         v = draw((size,), membrane) if case & 1 else None
         weights = (torch.randn_like(x), torch.randn(size, device="cuda", dtype=membrane))
-        ours = run(ilif, x, v, weights, *settings)
-        truth = run(torch_neuron, x, v, weights, *settings)
+        value = 1 / settings[0] if normalize else 1.0
+        fast, slow = (partial(one, spike_value=value) for one in (ilif, torch_neuron))
+        ours, truth = (run(one, x, v, weights, *settings) for one in (fast, slow))
         for mine, theirs in zip(ours, truth, strict=True):
             assert torch.equal(mine, theirs)
     upcast = [p.double() for p in (x, v, *weights)]
-    precise = run(torch_neuron, *upcast[:2], tuple(upcast[2:]), *settings)
-    assert (ours[0] == precise[0]).double().mean() > 0.9999
+    precise = run(slow, *upcast[:2], tuple(upcast[2:]), *settings)
+    assert (ours[0] == precise[0].to(dtype)).double().mean() > 0.9999
     for mine, exact in zip(ours[2:], precise[2:], strict=True):
         tolerance = 4 * torch.finfo(mine.dtype).eps * exact.abs().clamp(min=1)
         assert ((mine.double() - exact).abs() <= tolerance).double().mean() > 0.999
@@ -90,10 +96,11 @@ def test_inference_equals_its_parts(dtype):
     scale, shift = torch.randn(2, 24, device="cuda", dtype=membrane)
     for x in layouts(draw(shape, dtype)).values():
         residual = torch.randn(shape, device="cuda").to(dtype)
-        spikes, y, _ = ilif_inference(x, scale, shift, residual, keep_sum=True)
+        spikes, y, _ = ilif_inference(x, scale, shift, residual, keep_sum=True, spike_value=0.25)
         total = x.to(membrane) * scale.view(-1, 1, 1) + shift.view(-1, 1, 1) + residual
         torch.testing.assert_close(y, total.to(dtype))
-        assert torch.equal(spikes, torch_neuron(y, None, 4, 0.25, 1.0, True)[0])
+        truth, _ = torch_neuron(y, None, 4, 0.25, 1.0, True, spike_value=0.25)
+        assert torch.equal(spikes, truth)
 
 
 def test_the_current_stream_is_respected():
@@ -149,11 +156,13 @@ def test_compiles_without_graph_breaks():
     torch.testing.assert_close(torch.autograd.grad(compiled(x), x)[0], truth)
 
 
-def test_network_and_gradients_equal_those_of_the_torch_backend():
+@pytest.mark.parametrize("activation", ["ilif", "nilif"])
+def test_network_and_gradients_equal_those_of_the_torch_backend(activation):
     results = []
     for backend in ("torch", "cupy"):
         torch.manual_seed(0)
-        model = build_model("spikeyolo-p", variant="gen1", backend=backend).cuda().double()
+        settings = {"variant": "gen1", "activation": activation, "backend": backend}
+        model = build_model("spikeyolo-p", **settings).cuda().double()
         x = torch.poisson(torch.full((4, 2, 2, 64, 64), 0.4, device="cuda")).double()
         maps = model(x)
         sum(m.square().sum() for m in maps).backward()

@@ -24,6 +24,21 @@ def test_golden_spikes_and_gradients(golden, code, tag, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_golden_normalised_spikes_and_gradients(check_nilif, backend):
+    check_nilif(backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("max_spikes", [1, 2, 3, 4, 5, 7, 8])
+def test_normalised_spikes_are_the_levels_from_0_to_1(max_spikes, backend):
+    x = torch.linspace(-1, max_spikes + 1, 400)[None]
+    spikes = ILIFNode(max_spikes, backend=backend, normalize=True)(x)
+    levels = torch.arange(max_spikes + 1) / max_spikes
+    torch.testing.assert_close(spikes.unique(), levels, rtol=1e-6, atol=0)
+    assert spikes.max() == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_published_ties_round_to_even_and_window_ends_count(backend):
     x = torch.tensor([[-0.1, 0.0, 0.5, 1.5, 2.5, 3.5, 4.0, 4.1]], requires_grad=True)
     spikes = ILIFNode(4, 0.25, 1.0, backend=backend)(x)
@@ -44,8 +59,9 @@ def test_membrane_by_hand(backend):
 @pytest.mark.parametrize("detach_reset", [True, False])
 @pytest.mark.parametrize("time_steps", [1, 5])
 @pytest.mark.parametrize("max_spikes", [1, 4])
+@pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_equals_spikingjelly(backend, max_spikes, time_steps, detach_reset):
+def test_equals_spikingjelly(backend, normalize, max_spikes, time_steps, detach_reset):
     """Forward, backward through every step, and the carried state; D = 1 is a binary LIF."""
     torch.manual_seed(0)
     x = torch.randn(time_steps, 3, 50, dtype=torch.float64) * 2
@@ -56,24 +72,27 @@ def test_equals_spikingjelly(backend, max_spikes, time_steps, detach_reset):
         detach_reset=detach_reset,
         step_mode="m",
     )
-    node = ILIFNode(max_spikes, 0.25, 1.0, detach_reset, backend)
+    node = ILIFNode(max_spikes, 0.25, 1.0, detach_reset, backend, normalize)
     results = []
     for module in (oracle, node):
         leaf = x.clone().requires_grad_()
         spikes = module(leaf)
+        if normalize and module is oracle:
+            spikes = spikes / max_spikes
         loss = (spikes * cotangent).sum() + (module.v * cotangent[0]).sum()
         loss.backward()
         results.append((spikes.detach(), module.v.detach(), leaf.grad))
-    assert results[0][0].max() == max_spikes
+    assert results[0][0].max() == (1 if normalize else max_spikes)
     for theirs, ours in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_state_is_carried_until_reset(backend):
+def test_state_is_carried_until_reset(backend, normalize):
     torch.manual_seed(0)
     x = torch.randn(6, 40, dtype=torch.float64) * 2
-    node = ILIFNode(4, 0.5, 0.5, backend=backend)
+    node = ILIFNode(4, 0.5, 0.5, backend=backend, normalize=normalize)
     whole = node(x)
     node.reset()
     halves = torch.cat([node(x[:3]), node(x[3:])])
@@ -85,15 +104,16 @@ def test_state_is_carried_until_reset(backend):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_half_precision_keeps_a_float32_state(backend, dtype):
+def test_half_precision_keeps_a_float32_state(backend, normalize, dtype):
     x = (torch.randn(4, 100) * 2).to(dtype).requires_grad_()
-    node = ILIFNode(4, 0.25, 1.0, backend=backend)
+    node = ILIFNode(4, 0.25, 1.0, backend=backend, normalize=normalize)
     spikes = node(x)
     spikes.sum().backward()
     assert node.v.dtype == torch.float32
     assert spikes.dtype == x.grad.dtype == dtype
-    exact = ILIFNode(4, 0.25, 1.0)(x.detach().float())
+    exact = ILIFNode(4, 0.25, 1.0, normalize=normalize)(x.detach().float())
     assert torch.equal(spikes.float(), exact)
 
 
