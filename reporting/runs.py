@@ -8,10 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from reporting.provenance import content_hash, evaluated_settings, flat, training_settings
+from reporting.provenance import (
+    config_hash,
+    content_hash,
+    evaluated_settings,
+    flat,
+    training_settings,
+)
 
 Metrics = dict[str, Any]
-NEEDED = {"energy", "protocols", "recordings_crc32", "latency_ms", "histogram", "trained"}
+NEEDED = {"energy", "protocols", "recordings_crc32", "latency_ms", "trained"}
+NEEDED |= {"model", "network", "histogram", "input", "detect"}
 #: Settings that the columns of a comparison show anyway: T, D, the model and its activation.
 SHOWN = {"network.time_steps", "network.max_spikes", "network.activation", "network.in_channels"}
 SHOWN |= {"network.depth", "network.width", "network.wide_p5", "histogram.time_steps"}
@@ -33,7 +40,7 @@ def read_metrics(path: Path) -> Metrics:
         metrics = {}
     if not metrics.keys() >= NEEDED:
         raise ValueError(f"{file}: is not what eval_gen1.py writes, evaluate again")
-    return metrics
+    return {"config_hash": config_hash(metrics), **metrics}
 
 
 def refuse_unequal(runs: dict[str, Metrics], protocol: str) -> None:
@@ -97,7 +104,7 @@ class Row:
     @property
     def hashes(self) -> str:
         """Config hashes; two if only some of the runs know how they were trained."""
-        return ", ".join(dict.fromkeys(m.get("config_hash", "-") for m in self.runs.values()))
+        return ", ".join(dict.fromkeys(m["config_hash"] for m in self.runs.values()))
 
     def values(self, figure: Callable[[Metrics], float]) -> np.ndarray:
         """A figure of every run, float64 [n]."""

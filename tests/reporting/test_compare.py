@@ -227,6 +227,6 @@ def test_evaluations_of_an_older_version_still_compare(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "protocol prophesee" in printed
     assert "protocol rvt" not in printed
-    assert f"-, {new['config_hash']}" in printed
+    assert f"{config_hash(old)}, {new['config_hash']} |" in printed
     assert main(["--compare", *paths, "--protocol", "rvt"]) == 1
     assert "old: scored under prophesee, all-boxes, not under rvt" in capsys.readouterr().err
