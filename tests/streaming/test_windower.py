@@ -151,6 +151,10 @@ def test_late_events_keep_the_last_polarity():
     assert window.histogram[0, :, 0, 0].tolist() == [0, 1]
     (window,) = stream(Windower(settings, 1000, start_us=0), np.append(events, at(1000)))
     assert window.histogram[0, :, 0, 0].tolist() == [1, 0]
+    events = make_events(3000, 900)
+    events["t"] = np.random.default_rng(5).permutation(events["t"]) // 100 * 100
+    (window,) = stream(Windower(settings, 1000, start_us=0), np.append(events, at(1000)))
+    np.testing.assert_array_equal(window.histogram, truth(events, 1000, settings))
 
 
 def test_events_between_windows_belong_to_none_and_are_not_late():
