@@ -59,3 +59,19 @@ def test_a_stream_is_measured_in_all_its_parts(tmp_path):
     for part in ("histogram", "input", "forward", "decode + NMS"):
         assert row[f"{part} ms"] > 0
     assert row["live p50 ms"] <= row["live p90 ms"] <= row["live p99 ms"] <= row["live max ms"]
+
+
+def test_every_form_of_a_network_is_measured_and_its_kernels_counted(tmp_path):
+    options = ["--device", "cpu", "--sizes", "p", "--seconds", "0", "--output", tmp_path]
+    command = [sys.executable, BENCHMARKS / "deploy.py", "--height", "32", "--width", "64"]
+    subprocess.run([*command, *options], check=True)
+    (written,) = tmp_path.glob("deploy_cpu_*.json")
+    result = json.loads(written.read_text())
+    assert {"hardware", "date", "commit", "environment", "question"} <= set(result)
+    rows = {row["form"]: row for row in result["rows"]}
+    assert [*rows] == ["trained", "deployed", "spike-driven"]
+    assert [row["convolutions"] for row in rows.values()] == [129, 89, 89]
+    assert [row["batch norms"] for row in rows.values()] == [123, 0, 0]
+    assert rows["trained"]["GMAC"] < rows["deployed"]["GMAC"] < rows["spike-driven"]["GMAC"]
+    assert all(row["ms"] > 0 for row in rows.values())
+    assert all(name in written.with_suffix(".md").read_text() for name in rows)
