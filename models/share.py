@@ -27,7 +27,8 @@ def rounded(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def share(source: Path, target: Path) -> None:
     """Write the small copy of a checkpoint, or of a run's best.pt. ValueError if it is none."""
     checkpoint = load_checkpoint(source / "best.pt" if source.is_dir() else source)
-    save_checkpoint(target, checkpoint.config, rounded(checkpoint.weights), checkpoint.meta)
+    config, weights, meta, _, kind = checkpoint
+    save_checkpoint(target, config, rounded(weights), meta, kind=kind)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -26,7 +26,8 @@ def results_table(metrics: dict[str, Any], classes: tuple[str, ...]) -> str:
 
     priced = "\n".join(f"  {name:<18}{value:>14}" for name, value in energy_rows(energy))
     health = "".join(f"\n\nwarning: {sentence}" for sentence in firing_health(energy))
-    return f"{title}\n\n{detection}\n\nper inference\n{priced}{health}"
+    skipped = ", zeros of the input skipped" if energy["sparse_input"] else ""
+    return f"{title}\n\n{detection}\n\nper inference{skipped}\n{priced}{health}"
 
 
 def energy_rows(energy: dict[str, Any]) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ import torch
 from eval_gen1 import EvalConfig, main, run
 from gen1.labels import read_boxes
 from gen1.protocol import PROTOCOLS
-from gen1.spec import BOX
+from gen1.spec import BOX, CLASSES
 from models import build_model
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.deploy_file import deploy_file
@@ -20,7 +20,7 @@ from preprocessing.cache import read_manifest
 from preprocessing.geometry import Geometry, as_boxes
 from reporting.examples import f1_score
 from reporting.provenance import config_hash
-from reporting.table import firing_health
+from reporting.table import firing_health, results_table
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +99,8 @@ def test_zeros_of_the_input_are_skipped_and_not_compared_with_zeros_that_are_not
     (dense_config, dense), (sparse_config, sparse) = evaluated, evaluated_deployed
     assert (dense["energy"]["sparse_input"], sparse["energy"]["sparse_input"]) == (False, True)
     assert 0 < sparse["energy"]["mac"] < 0.5 * dense["energy"]["mac"]
+    assert "\nper inference, zeros of the input skipped\n" in results_table(sparse, CLASSES)
+    assert "\nper inference\n" in results_table(dense, CLASSES)
     assert main(["--compare", str(dense_config.output), str(sparse_config.output)]) == 1
     assert "energy.sparse_input is True, that of" in capsys.readouterr().err
     assert main(["--compare", str(sparse_config.output)]) == 0

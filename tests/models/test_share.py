@@ -4,6 +4,7 @@ import torch
 
 from models import build_model
 from models.checkpoint import load_model, save_checkpoint
+from models.deploy import deploy
 from models.share import main
 
 META = {"name": "spikeyolo-p", "seed": 3, "histogram": {"window_us": 250_000}}
@@ -30,6 +31,15 @@ def test_it_is_the_same_network_up_to_rounding_in_half_the_bytes(tmp_path):
             torch.testing.assert_close(ours, theirs, atol=2e-2, rtol=1e-2)
             assert not torch.equal(ours, theirs)
     assert all(p.dtype == torch.float32 for p in shared.parameters())
+
+
+def test_a_deployed_network_is_shared_as_such(tmp_path):
+    model = deploy(run_directory(tmp_path))
+    save_checkpoint(tmp_path / "d.pt", model.config, model.state_dict(), META, kind="deployed")
+    assert main([str(tmp_path / "d.pt"), "--output", str(tmp_path / "small.pt")]) == 0
+    shared, checkpoint = load_model(tmp_path / "small.pt")
+    assert checkpoint.kind == "deployed"
+    torch.testing.assert_close(shared.down1.conv.weight, model.down1.conv.weight, atol=1e-3, rtol=0)
 
 
 def test_weights_beyond_float16_and_files_that_are_none_are_refused(tmp_path, capsys):
