@@ -63,7 +63,7 @@ class FramePainter:
 
     sensor_hw in px; the sensor is enlarged by an integer to at most picture_height, or shown as
     it is. times_s, event_rate (events/s) and firing_rate (in [0, 1], nan or None: not known) are
-    one value per window, for the strip below.
+    one value per window, for the strip below. labelled: name what is dashed.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class FramePainter:
         event_rate: np.ndarray,
         firing_rate: np.ndarray | None = None,
         picture_height: int = 720,
+        labelled: bool = True,
     ) -> None:
         self.sensor_hw, self.scale = sensor_hw, max(picture_height // sensor_hw[0], 1)
         height, width = (side * self.scale for side in sensor_hw)
@@ -86,7 +87,7 @@ class FramePainter:
         curves, self._strip_x = _strip((width, strip), text_px, times_s, event_rate, firing_rate)
         self._page.paste(curves, (0, self.top + height))
         self._strip_rows = self.top + height, self.top + height + strip - int(1.6 * text_px)
-        self._legend(name, text_px)
+        self._legend(name, text_px, labelled)
 
     def paint(
         self, t_us: int, events: np.ndarray, detections: np.ndarray, labels: np.ndarray
@@ -138,19 +139,21 @@ class FramePainter:
             corner = place[0] + 3 - extent[0], place[1] + 3 - extent[1]
             draw.text(corner, text, WHITE, self._font)
 
-    def _legend(self, name: str, text_px: int) -> None:
+    def _legend(self, name: str, text_px: int, labelled: bool) -> None:
         """The line on top: name, and what the outlines mean."""
         draw, middle, x = ImageDraw.Draw(self._page), self.top // 2, 8.0
         while draw.textlength(name, self._font) > 0.45 * self.size[0]:
             name = name.removesuffix("…")[:-1] + "…"
         draw.text((x, middle), name, LABEL_COLOUR, self._font, anchor="lm")
         x += draw.textlength(name, self._font) + 2 * text_px
+        half = text_px // 2
         for class_id, known in enumerate(CLASSES):
-            half = text_px // 2
             square = (x, middle - half, x + text_px, middle + half)
             draw.rectangle(square, outline=class_colour(class_id), width=self._line)
             draw.text((x + 1.4 * text_px, middle), known, INK, self._font, anchor="lm")
             x += draw.textlength(known, self._font) + 2.4 * text_px
+        if not labelled:
+            return
         for dash in _dashes((int(x), middle - half, int(x) + text_px, middle + half)):
             draw.line(dash, LABEL_COLOUR, self._line)
         draw.text((x + 1.4 * text_px, middle), "label", INK, self._font, anchor="lm")
@@ -230,8 +233,8 @@ def _strip(
     unit, factor = ("M/s", 1e-6) if np.max(event_rate, initial=0) >= 1e6 else ("k/s", 1e-3)
     axes.fill_between(times_s, event_rate * factor, color=EVENT_RATE_COLOUR, alpha=0.35, lw=0)
     _curve(axes, times_s, event_rate * factor, EVENT_RATE_COLOUR, f"events\n{unit}", text_px)
-    first, last = (times_s[0], times_s[-1]) if len(times_s) else (0.0, 1.0)
-    axes.set_xlim(first, max(last, first + 1e-3))
+    alone_s = 0.5 if len(times_s) < 2 else 0.0
+    axes.set_xlim(times_s[0] - alone_s, times_s[-1] + alone_s)
     axes.xaxis.set_major_formatter("{x:g} s")
     axes.tick_params(axis="x", labelsize=0.8 * text_px, pad=2, colors=INK)
     if firing_rate is not None and np.isfinite(firing_rate).any():
@@ -248,7 +251,7 @@ def _curve(
     axes: Axes, times_s: np.ndarray, values: np.ndarray, colour: str, label: str, text_px: int
 ) -> None:
     """One curve from zero up, its axis in its colour."""
-    axes.plot(times_s, values, color=colour, lw=2, marker="." if len(values) < 3 else "")
+    axes.plot(times_s, values, color=colour, lw=2, marker="o" if len(values) < 3 else "")
     highest = np.nanmax(values, initial=0)
     axes.set_ylim(0, 1.15 * highest if highest > 0 else 1)
     axes.yaxis.set_major_locator(MaxNLocator(3))

@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "streaming": {"gen1", "models", "preprocessing"},
     "reporting": {"gen1", "models", "preprocessing"},
     "eval_gen1": {"gen1", "models", "preprocessing", "reporting"},
+    "detect_gen1": {"gen1", "models", "preprocessing", "reporting", "streaming"},
     "training": {"gen1", "models", "preprocessing", "reporting", "eval_gen1"},
     "train_gen1": {"gen1", "models", "preprocessing", "reporting", "training", "eval_gen1"},
 }

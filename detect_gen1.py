@@ -1,0 +1,429 @@
+"""Recording -> boxes at every moment: *_bbox.npy, JSON lines, a video to look at."""
+
+import json
+import os
+import re
+import sys
+import time
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
+from tqdm import tqdm
+
+from gen1.atomic import atomic_write
+from gen1.dat import DatReader
+from gen1.labels import read_boxes, write_boxes
+from gen1.opening import find_recordings, open_recording
+from gen1.recordings import BOX_SUFFIX, Recording
+from gen1.spec import BOX
+from models.checkpoint import load_model
+from models.energy import measure_energy
+from models.spikeyolo import SpikeYOLO
+from preprocessing.denoise import hot_pixels
+from preprocessing.histogram import HistogramSettings, window_histogram
+from preprocessing.inputs import input_of, network_frames, network_input
+from reporting.frames import FramePainter, class_name, near
+from reporting.video import check_length, pace, write_video
+from streaming.detector import Detections, Detector
+from streaming.live import LiveReport, replay
+from streaming.recorded import detect_range, oddities
+
+SAMPLE_CHECKPOINT = Path(__file__).parent / "checkpoints" / "spikeyolo-p-synthetic.pt"
+#: Labels, 1 to 4 a second, are drawn so long before and after their time: things move on.
+LABEL_US = 50_000
+#: Height in px that the sensor is enlarged to at most: a GIF is to stay small.
+PICTURE_HEIGHT = {".mp4": 720, ".gif": 480}
+
+DESCRIPTION = """Find cars and pedestrians in a recording, and look at them.
+
+  detect_gen1.py drive_td.dat --video drive.mp4
+        boxes on the events, found by the network that comes along
+  detect_gen1.py drive_td.dat --video drive.gif --from-s 10 --to-s 14 --speed 0.5
+        four seconds at half their pace for a web page
+  detect_gen1.py drive.raw --checkpoint runs/mine --every-ms 100 --score 0.5
+        your own network, ten times a second, only boxes it is surer of
+  detect_gen1.py recordings/test --video clips --jsonl boxes.jsonl
+        all recordings of a directory
+  detect_gen1.py drive_td.dat --live
+        as a camera would send it: how far do boxes lag behind?
+
+Boxes always go to OUTPUT/NAME_bbox.npy, which gen1.labels.read_boxes reads."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Detect on one recording or a directory of them.
+
+    Args:
+        recording: NAME_td.dat, a Prophesee RAW file (EVT 2, 2.1, 3), or a directory of them.
+        checkpoint: Checkpoint file, or a run directory (its best.pt is used).
+        output: Directory for NAME_bbox.npy, boxes as Prophesee stores them.
+        video: File to draw, .mp4 or .gif; for a directory of recordings a directory of .mp4.
+        jsonl: File to write with a line of JSON per window.
+        every_ms: A window ends every so many ms. Windows are as long as those of the training.
+        from_s: Where to begin, in s of the recording's clock.
+        to_s: Where to end, in s of the recording's clock; its end if not given.
+        speed: Pace of the video and of `--live`; 1 is real time, 0.25 four times slower.
+        score: Least score of a box, in [0, 1].
+        show_ms: A picture shows the events of so many ms before it.
+        energy_windows: Windows whose energy is counted, spread evenly; 0 counts none.
+        device: "auto", "cpu" or "cuda".
+        height: Sensor height in px where the recording names none.
+        width: Sensor width in px where the recording names none.
+        live: Replay the recording at its own pace; windows that come too late are dropped.
+    """
+
+    recording: Path
+    checkpoint: Path = SAMPLE_CHECKPOINT
+    output: Path = Path("detections")
+    video: Path | None = None
+    jsonl: Path | None = None
+    every_ms: float = 50.0
+    from_s: float = 0.0
+    to_s: float | None = None
+    speed: float = 1.0
+    score: float = 0.3
+    show_ms: float = 50.0
+    energy_windows: int = 4
+    device: str = "auto"
+    height: int | None = None
+    width: int | None = None
+    live: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("every_ms", 0.001), ("show_ms", 0.001), ("speed", 1e-6)):
+            if not least <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name):g}, expected more than 0")
+        if not 0 <= self.score <= 1:
+            raise ValueError(f"score is {self.score:g}, expected 0 to 1")
+        if self.to_s is not None and not self.from_s < self.to_s:
+            raise ValueError(f"to_s is {self.to_s:g}, expected more than from_s, {self.from_s:g}")
+        if self.live and (self.video or self.from_s or self.to_s is not None):
+            found = "live was given with video, from_s or to_s"
+            raise ValueError(f"{found}, expected live alone: it replays all and draws nothing")
+        if self.energy_windows < 0:
+            raise ValueError(f"energy_windows is {self.energy_windows}, expected 0 or more")
+
+    @property
+    def every_us(self) -> int:
+        return round(1000 * self.every_ms)
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a checkpoint holds: the model, the histograms it was trained on, its kind of input."""
+
+    model: SpikeYOLO
+    settings: HistogramSettings
+    input: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one recording came to. seconds: of detecting; covered_us: of the recording."""
+
+    windows: list[Detections]
+    sensor_hw: tuple[int, int]
+    n_events: int
+    covered_us: int
+    seconds: float
+    energy_mj: float | None
+    live: LiveReport | None
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """BOX [n], ordered by time."""
+        return np.concatenate([np.empty(0, BOX), *(window.boxes for window in self.windows)])
+
+    @property
+    def firing_rate(self) -> float | None:
+        """Mean over the windows; None where spikes were not counted."""
+        rates = [w.firing_rate for w in self.windows if w.firing_rate is not None]
+        return float(np.mean(rates)) if rates else None
+
+    def summary(self) -> str:
+        """One line for people."""
+        parts = [
+            f"{len(self.windows)} windows",
+            f"{len(self.boxes)} detections",
+            f"{self.n_events / 1e6:.3f} M events",
+            f"{self.n_events / 1e6 / self.seconds:.3f} M events/s",
+            f"{self.covered_us / 1e6 / self.seconds:.2f} x real time",
+        ]
+        if self.firing_rate is not None:
+            parts.append(f"firing rate {self.firing_rate:.1%}")
+        if self.energy_mj is not None:
+            parts.append(f"{self.energy_mj:.3f} mJ per window")
+        return ", ".join(parts)
+
+
+def load_network(path: Path) -> Network:
+    """The network of a checkpoint or run directory; ValueError says what to give instead."""
+    if path == SAMPLE_CHECKPOINT and not path.exists():
+        expected = "expected `--checkpoint` with a run directory or a checkpoint"
+        raise ValueError(f"{path}: the sample checkpoint is not there, {expected}")
+    path = path / "best.pt" if path.is_dir() else path
+    model, checkpoint = load_model(path)
+    return Network(model, *input_of(checkpoint.meta, path))
+
+
+def time_range_us(config: RunConfig, reader: DatReader) -> tuple[int, int]:
+    """Start and end in us: windows end every every_us after the start, up to the end."""
+    if not reader.n_events:
+        raise ValueError(f"{reader.path.name}: holds no events, expected a recording")
+    first_us = reader.order.first_us // config.every_us * config.every_us
+    start_us = max(round(1e6 * config.from_s), first_us)
+    end_us = reader.duration_us
+    if config.to_s is not None:
+        end_us = min(end_us, round(1e6 * config.to_s))
+    if end_us - start_us < config.every_us:
+        found = f"lasts from {first_us / 1e6:g} to {reader.duration_us / 1e6:g} s"
+        expected = f"expected {config.every_ms:g} ms or more between from_s and to_s"
+        raise ValueError(f"{reader.path.name}: {found}, {expected}")
+    return start_us, end_us
+
+
+def detect(config: RunConfig, network: Network, recording: Recording, reader: DatReader) -> Found:
+    """Boxes of all windows of a recording. Says on stderr what is odd about it."""
+    start_us, end_us = time_range_us(config, reader)
+    settings = network.settings
+    sensor_hw = (
+        reader.height or config.height or settings.height,
+        reader.width or config.width or settings.width,
+    )
+    hot_hz = settings.hot_pixel_hz
+    hot = hot_pixels(reader, *sensor_hw, hot_hz) if hot_hz else None
+    detector = Detector(
+        network.model,
+        settings,
+        input=network.input,
+        every_us=config.every_us,
+        sensor_hw=sensor_hw,
+        start_us=start_us,
+        hot=hot,
+        score_threshold=config.score,
+        device=config.device,
+        count_spikes=not config.live,
+    )
+    for oddity in oddities(reader, detector.settings, settings):
+        print(f"note: {recording.name}: {oddity}", file=sys.stderr)
+    energy_mj = energy_per_window(config, network, detector, reader, hot, (start_us, end_us))
+    windows: list[Detections] = []
+    report = None
+    n_windows = (end_us - start_us) // config.every_us
+    with tqdm(
+        total=n_windows, desc=recording.name, unit="window", leave=False, disable=None
+    ) as bar:
+
+        def show(found: Detections) -> None:
+            windows.append(found)
+            bar.update()
+
+        started = time.perf_counter()
+        if config.live:
+            report = replay(detector, reader, config.speed, show=show)
+        else:
+            detector.warm_up()
+            started = time.perf_counter()
+            for found in detect_range(detector, reader, start_us, end_us):
+                show(found)
+        seconds = time.perf_counter() - started
+    n_events = reader.index_at(end_us) - reader.index_at(start_us)
+    return Found(windows, sensor_hw, n_events, end_us - start_us, seconds, energy_mj, report)
+
+
+def energy_per_window(
+    config: RunConfig,
+    network: Network,
+    detector: Detector,
+    reader: DatReader,
+    hot: np.ndarray | None,
+    range_us: tuple[int, int],
+) -> float | None:
+    """Mean energy of a few windows in mJ, see models.energy; None if none is asked for."""
+    ends_us = np.arange(range_us[0], range_us[1] + 1, config.every_us)[1:]
+    count = min(config.energy_windows, len(ends_us))
+    if not count:
+        return None
+    settings = detector.settings
+
+    def frames() -> Iterator[torch.Tensor]:
+        for end_us in ends_us[np.linspace(0, len(ends_us) - 1, count).astype(int)]:
+            histogram, _ = window_histogram(reader, int(end_us) - settings.window_us, settings, hot)
+            fitted = network_frames(histogram, detector.geometry, detector.input)
+            yield network_input(torch.from_numpy(fitted).unsqueeze(1))
+
+    return measure_energy(network.model, frames()).snn_mj
+
+
+def json_line(name: str, found: Detections) -> bytes:
+    """One window as a line of JSON; boxes in sensor px."""
+    boxes = [
+        {
+            **{side: round(float(box[side]), 2) for side in "xywh"},
+            "class": class_name(int(box["class_id"])),
+            "score": round(float(box["class_confidence"]), 4),
+        }
+        for box in found.boxes
+    ]
+    rate = None if found.firing_rate is None else round(found.firing_rate, 6)
+    line = {"recording": name, "t_us": found.end_us, "boxes": boxes}
+    line |= {"n_events": found.n_events, "firing_rate": rate}
+    return json.dumps(line).encode() + b"\n"
+
+
+def draw(
+    config: RunConfig,
+    recording: Recording,
+    reader: DatReader,
+    found: Found,
+    path: Path,
+) -> int:
+    """Write the video of a recording; returns how many pictures it has."""
+    step, fps = pace(path, config.every_us, config.speed)
+    windows = found.windows
+    labels = read_boxes(recording.boxes) if recording.boxes else np.empty(0, BOX)
+    window_s = np.array([(w.end_us - w.start_us) / 1e6 for w in windows])
+    rates = [float("nan") if w.firing_rate is None else w.firing_rate for w in windows]
+    painter = FramePainter(
+        recording.name,
+        found.sensor_hw,
+        np.array([w.end_us / 1e6 for w in windows]),
+        np.array([w.n_events for w in windows]) / window_s,
+        np.array(rates),
+        PICTURE_HEIGHT[path.suffix],
+        labelled=recording.boxes is not None,
+    )
+    show_us, near_us = round(1000 * config.show_ms), max(LABEL_US, step * config.every_us // 2)
+
+    def pictures() -> Iterator[np.ndarray]:
+        shown = tqdm(windows[::step], "drawing", unit="picture", leave=False, disable=None)
+        for window in shown:
+            t_us = window.end_us
+            events = reader.window(t_us - show_us, t_us)
+            yield painter.paint(t_us, events, window.boxes, near(labels, t_us, near_us))
+
+    return write_video(path, pictures(), fps)
+
+
+def targets(config: RunConfig, recording: Recording) -> tuple[Path, Path | None]:
+    """Where the boxes and the video of a recording go; both directories are made.
+
+    Raises ValueError where boxes would lie beside the recording, as if they were its labels, and
+    where nothing can be written.
+    """
+    folder = config.output / recording.split
+    video = config.video
+    if video and config.recording.is_dir():
+        if video.suffix or video.is_file():
+            found = f"{config.recording} is a directory of recordings"
+            raise ValueError(f"{video}: {found}, expected a directory for the videos")
+        video = video / recording.split / f"{recording.name}.mp4"
+    if folder.resolve() == recording.dat.parent.resolve():
+        expected = "expected another --output: boxes found would pass for labels there"
+        raise ValueError(f"{folder}: holds the recording, {expected}")
+    for path in (folder, *(file.parent for file in (video, config.jsonl) if file)):
+        make_writable(path)
+    return folder / f"{recording.name}{BOX_SUFFIX}", video
+
+
+def make_writable(folder: Path) -> None:
+    """Make a directory; ValueError if there can be none or nothing can be written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ValueError(f"{folder}: cannot be made ({reason}), expected a directory") from None
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{folder}: cannot be written to, expected a directory of yours")
+
+
+def process(
+    config: RunConfig, network: Network, recording: Recording, lines: BinaryIO | None
+) -> None:
+    """Detect on one recording, write what was asked for and print a summary."""
+    boxes_path, video = targets(config, recording)
+    with open_recording(recording.dat, config.height, config.width) as reader:
+        if video:
+            start_us, end_us = time_range_us(config, reader)
+            step, _ = pace(video, config.every_us, config.speed)
+            check_length(video, -(-((end_us - start_us) // config.every_us) // step))
+        found = detect(config, network, recording, reader)
+        write_boxes(boxes_path, found.boxes)
+        name = f"{recording.split}/{recording.name}".lstrip("/")
+        if lines:
+            lines.writelines(json_line(name, window) for window in found.windows)
+        print(f"{name}: {found.summary()}")
+        print(f"  boxes: {boxes_path}")
+        if found.live:
+            print("  " + found.live.summary().replace("\n", "\n  "))
+        if video:
+            count = draw(config, recording, reader, found, video)
+            print(f"  video: {video}, {count} pictures")
+
+
+def run(config: RunConfig) -> bool:
+    """Detect on every recording; what is wrong with one is said and does not stop the others.
+
+    Returns whether all went well. Raises ValueError for what is wrong with all of them.
+    """
+    recordings = find_recordings(config.recording)
+    if config.video and not config.recording.is_dir():
+        pace(config.video, config.every_us, config.speed)
+    if config.jsonl:
+        make_writable(config.jsonl.parent)
+    network, well = load_network(config.checkpoint), True
+    with atomic_write(config.jsonl) if config.jsonl else nullcontext() as lines:
+        for recording in recordings:
+            try:
+                process(config, network, recording, lines)
+            except (ValueError, OSError) as error:
+                if len(recordings) == 1:
+                    raise
+                print(f"error: {recording.name}: {error}", file=sys.stderr)
+                well = False
+    if config.jsonl:
+        print(f"lines: {config.jsonl}")
+    return well
+
+
+class Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Keeps the lines of the description."""
+
+
+def command_line() -> ArgumentParser:
+    parser = ArgumentParser(prog="detect_gen1.py", description=DESCRIPTION, formatter_class=Help)
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with these settings")
+    parser.add_argument("recording", type=Path, help="NAME_td.dat, RAW file, or directory of them")
+    parser.add_class_arguments(RunConfig, skip={"recording", "live"})
+    parser.add_argument("--live", action="store_true", help="replay as a camera would send it")
+    return parser
+
+
+def underscored(argument: str) -> str:
+    """--every-ms -> --every_ms: either may be given."""
+    return re.sub(r"^--[^=]+", lambda name: "--" + name[0][2:].replace("-", "_"), argument)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = command_line()
+    arguments = parser.parse_args([underscored(argument) for argument in argv])
+    arguments.pop("config", None)
+    try:
+        return 0 if run(RunConfig(**vars(parser.instantiate(arguments)))) else 1
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

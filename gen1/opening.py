@@ -1,0 +1,51 @@
+"""Any recording that a user has: .dat or RAW, one or a directory of them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from gen1.convert import convert
+from gen1.dat import DatReader
+from gen1.recordings import BOX_SUFFIX, DAT_SUFFIX, Recording, list_recordings
+
+RAW_SUFFIX = ".raw"
+
+
+def find_recordings(path: Path) -> list[Recording]:
+    """One recording, or all of a directory as of list_recordings, and the RAW files in it.
+
+    Labels are those that lie beside. Raises ValueError for a path that is neither, and for a
+    directory without any.
+    """
+    if path.is_file():
+        return [_recording(path)]
+    if not path.exists():
+        raise ValueError(f"{path}: no such file, expected a recording or a directory of them")
+    raw = [_recording(file) for file in sorted(path.glob(f"*{RAW_SUFFIX}"))]
+    if raw and not any(path.rglob(f"*{DAT_SUFFIX}")):
+        return raw
+    return list_recordings(path, require_labels=False) + raw
+
+
+@contextmanager
+def open_recording(
+    path: Path, height: int | None = None, width: int | None = None
+) -> Iterator[DatReader]:
+    """A reader; a RAW file is converted to a temporary .dat first, height and width as there.
+
+    Raises ValueError for a file that is no recording, and for a RAW one without faery.
+    """
+    if path.suffix.lower() != RAW_SUFFIX:
+        yield DatReader(path)
+        return
+    with TemporaryDirectory(prefix="spikeyolo-") as folder:
+        target = Path(folder) / f"{path.stem}{DAT_SUFFIX}"
+        convert(path, target, height, width)
+        yield DatReader(target)
+
+
+def _recording(file: Path) -> Recording:
+    name = file.name.removesuffix(DAT_SUFFIX) if file.name.endswith(DAT_SUFFIX) else file.stem
+    boxes = file.with_name(name + BOX_SUFFIX)
+    return Recording(name, "", file, boxes if boxes.is_file() else None)

@@ -1,0 +1,51 @@
+"""A whole recording through a detector, and what is odd about it."""
+
+from collections.abc import Iterator
+
+from gen1.dat import DatReader
+from preprocessing.histogram import HistogramSettings
+from streaming.detector import Detections, Detector
+
+CHUNK_US = 100_000
+
+
+def detect_range(
+    detector: Detector, reader: DatReader, start_us: int, end_us: int
+) -> Iterator[Detections]:
+    """The windows that end in (start_us, end_us]; the first ones see what was before start_us.
+
+    The detector's start_us must be the same.
+    """
+    settings = detector.settings
+    before_us = settings.window_us + settings.denoise_us
+    for chunk_us in range(start_us - before_us, end_us, CHUNK_US):
+        yield from detector.detections(reader.window(chunk_us, min(chunk_us + CHUNK_US, end_us)))
+    yield from detector.advance(end_us)
+
+
+def oddities(
+    reader: DatReader, settings: HistogramSettings, trained: HistogramSettings
+) -> Iterator[str]:
+    """A sentence for everything a user should know about a recording, its name not included.
+
+    settings: as Detector.settings for its sensor; trained: of the network.
+    """
+    order = reader.order
+    if reader.trailing_bytes:
+        yield f"ends inside a record, the last {reader.trailing_bytes} bytes are dropped"
+    if order.backward_steps:
+        yield f"{order.backward_steps} events out of order got the time of the latest before them"
+    if order.wraps:
+        yield f"its clock wrapped around {order.wraps} times, time goes on"
+    if order.out_of_frame:
+        yield f"{order.out_of_frame} events beyond its sensor are not looked at"
+    size = f"{settings.height}x{settings.width} px"
+    if reader.height is None or reader.width is None:
+        yield f"names no sensor size, {size} are taken"
+    if (settings.height, settings.width) != (trained.height, trained.width):
+        cells = "x".join(2 * [f"{settings.downsample}"])
+        found = f"its sensor has {size}, that of the training {trained.height}x{trained.width}"
+        yield f"{found}: the network sees cells of {cells} px, objects may look larger or smaller"
+    if reader.duration_us - order.first_us < settings.window_us:
+        window_s = settings.window_us / 1e6
+        yield f"is shorter than a window of {window_s:g} s, what was before it counts as empty"
