@@ -138,9 +138,10 @@ def fold_normalisation(deployed: nn.Module) -> None:
 def deploy(model: Network) -> Network:
     """A folded copy of `model` in evaluation mode, called the same way, with the same outputs.
 
-    Folded in float64, returned in the model's dtype. A deployed network comes back as it is.
-    Raises ValueError for a spike-driven twin and if a batch norm is left over. The model itself
-    is not modified. `python -m models.deploy` does it to a checkpoint.
+    Folded in float64, returned in the model's dtype. Normalised neurons (NI-LIF) come back as
+    I-LIF, their D in the weights; a deployed network as it is. Raises ValueError for a spike-driven
+    twin and if a batch norm is left over. The model itself is not modified.
+    `python -m models.deploy` does it to a checkpoint.
     """
     dtype = next(model.parameters()).dtype
     deployed = copy.deepcopy(model).double()

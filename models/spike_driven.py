@@ -11,8 +11,7 @@ import torch
 from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
-from models.deploy import FOLDED_PAIRS, batch_norms
-from models.neuron import ILIFNode
+from models.deploy import batch_norms, spiking_synapses
 from models.operations import refuse_other_max_spikes
 from models.spikeyolo import SpikeYOLO
 
@@ -52,14 +51,9 @@ def spike_driven(deployed: SpikeYOLO) -> SpikeYOLO:
         raise ValueError("the network is spike-driven already: pass deploy(model), once")
     if not deployed.config.is_spiking:
         found = f"activation {deployed.config.activation!r}"
-        raise ValueError(f"{found} has no spike-driven form, expected ilif or lif")
+        raise ValueError(f"{found} has no spike-driven form, expected ilif, nilif or lif")
     refuse_other_max_spikes(deployed)
     twin = copy.deepcopy(deployed)
-    for block in list(twin.modules()):
-        names = [conv for conv, _ in FOLDED_PAIRS.get(type(block), [])]
-        neurons = [module for module in block.children() if isinstance(module, ILIFNode)]
-        if not neurons:
-            continue  # the stem
-        for name in names:
-            setattr(block, name, SpikeDrivenConv(getattr(block, name), neurons[0].max_spikes))
+    for block, name, neuron in spiking_synapses(twin):
+        setattr(block, name, SpikeDrivenConv(getattr(block, name), neuron.max_spikes))
     return twin

@@ -43,7 +43,7 @@ def test_convolutions_after_a_neuron_see_only_zeros_and_ones(lively, events, act
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("activation", ["ilif", "lif"])
+@pytest.mark.parametrize("activation", ["ilif", "nilif", "lif"])
 def test_spikingjelly_counts_the_same_accumulates(lively, events, activation):
     model = lively(build_model("spikeyolo-p", variant="gen1", time_steps=2, activation=activation))
     x = events(2, 3, 2, 64, 32)
