@@ -1,7 +1,6 @@
 """Recording -> boxes at every moment: *_bbox.npy, JSON lines, a video to look at."""
 
 import json
-import os
 import re
 import sys
 import time
@@ -13,27 +12,25 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import torch
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 from tqdm import tqdm
 
-from gen1.atomic import atomic_write
+from gen1.atomic import atomic_write, make_writable
 from gen1.dat import DatReader
 from gen1.labels import read_boxes, write_boxes
 from gen1.opening import find_recordings, open_recording
 from gen1.recordings import BOX_SUFFIX, Recording
 from gen1.spec import BOX
 from models.checkpoint import load_model
-from models.energy import measure_energy
 from models.spikeyolo import SpikeYOLO
 from preprocessing.denoise import hot_pixels
-from preprocessing.histogram import HistogramSettings, window_histogram
-from preprocessing.inputs import input_of, network_frames, network_input
+from preprocessing.histogram import HistogramSettings
+from preprocessing.inputs import input_of
 from reporting.frames import FramePainter, class_name, near
 from reporting.video import check_length, pace, write_video
 from streaming.detector import Detections, Detector
 from streaming.live import LiveReport, replay
-from streaming.recorded import detect_range, oddities
+from streaming.recorded import detect_range, energy_per_window, oddities
 
 SAMPLE_CHECKPOINT = Path(__file__).parent / "checkpoints" / "spikeyolo-p-synthetic.pt"
 #: Labels, 1 to 4 a second, are drawn so long before and after their time: things move on.
@@ -214,53 +211,30 @@ def detect(config: RunConfig, network: Network, recording: Recording, reader: Da
     )
     for oddity in oddities(reader, detector.settings, settings):
         print(f"note: {recording.name}: {oddity}", file=sys.stderr)
-    energy_mj = energy_per_window(config, network, detector, reader, hot, (start_us, end_us))
-    windows: list[Detections] = []
-    report = None
     n_windows = (end_us - start_us) // config.every_us
-    with tqdm(
-        total=n_windows, desc=recording.name, unit="window", leave=False, disable=None
-    ) as bar:
+    ends_us = start_us + config.every_us * np.arange(1, n_windows + 1)
+    energy_mj = None
+    if config.energy_windows:
+        some_us = ends_us[:: -(-n_windows // config.energy_windows)]
+        energy_mj = energy_per_window(network.model, detector, reader, some_us, hot)
+    n_events = reader.index_at(end_us) - reader.index_at(start_us)
+    bar = tqdm(total=n_windows, desc=recording.name, unit="window", leave=False, disable=None)
+    windows: list[Detections] = []
 
-        def show(found: Detections) -> None:
-            windows.append(found)
-            bar.update()
+    def show(found: Detections) -> None:
+        windows.append(found)
+        bar.update()
 
-        started = time.perf_counter()
+    detector.warm_up()
+    started, report = time.perf_counter(), None
+    with bar:
         if config.live:
             report = replay(detector, reader, config.speed, show=show)
         else:
-            detector.warm_up()
-            started = time.perf_counter()
             for found in detect_range(detector, reader, start_us, end_us):
                 show(found)
-        seconds = time.perf_counter() - started
-    n_events = reader.index_at(end_us) - reader.index_at(start_us)
+    seconds = time.perf_counter() - started
     return Found(windows, sensor_hw, n_events, end_us - start_us, seconds, energy_mj, report)
-
-
-def energy_per_window(
-    config: RunConfig,
-    network: Network,
-    detector: Detector,
-    reader: DatReader,
-    hot: np.ndarray | None,
-    range_us: tuple[int, int],
-) -> float | None:
-    """Mean energy of a few windows in mJ, see models.energy; None if none is asked for."""
-    ends_us = np.arange(range_us[0], range_us[1] + 1, config.every_us)[1:]
-    count = min(config.energy_windows, len(ends_us))
-    if not count:
-        return None
-    settings = detector.settings
-
-    def frames() -> Iterator[torch.Tensor]:
-        for end_us in ends_us[np.linspace(0, len(ends_us) - 1, count).astype(int)]:
-            histogram, _ = window_histogram(reader, int(end_us) - settings.window_us, settings, hot)
-            fitted = network_frames(histogram, detector.geometry, detector.input)
-            yield network_input(torch.from_numpy(fitted).unsqueeze(1))
-
-    return measure_energy(network.model, frames()).snn_mj
 
 
 def json_line(name: str, found: Detections) -> bytes:
@@ -332,17 +306,6 @@ def targets(config: RunConfig, recording: Recording) -> tuple[Path, Path | None]
     for path in (folder, *(file.parent for file in (video, config.jsonl) if file)):
         make_writable(path)
     return folder / f"{recording.name}{BOX_SUFFIX}", video
-
-
-def make_writable(folder: Path) -> None:
-    """Make a directory; ValueError if there can be none or nothing can be written to it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ValueError(f"{folder}: cannot be made ({reason}), expected a directory") from None
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f"{folder}: cannot be written to, expected a directory of yours")
 
 
 def process(
@@ -423,6 +386,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted: what was not complete is not there", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -24,3 +24,14 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_writable(folder: Path) -> None:
+    """Make a directory; ValueError if there can be none or nothing can be written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ValueError(f"{folder}: cannot be made ({reason}), expected a directory") from None
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{folder}: cannot be written to, expected a directory of yours")

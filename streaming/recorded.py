@@ -2,8 +2,14 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+import torch
+
 from gen1.dat import DatReader
-from preprocessing.histogram import HistogramSettings
+from models.energy import measure_energy
+from models.spikeyolo import SpikeYOLO
+from preprocessing.histogram import HistogramSettings, window_histogram
+from preprocessing.inputs import network_frames, network_input
 from streaming.detector import Detections, Detector
 
 CHUNK_US = 100_000
@@ -21,6 +27,29 @@ def detect_range(
     for chunk_us in range(start_us - before_us, end_us, CHUNK_US):
         yield from detector.detections(reader.window(chunk_us, min(chunk_us + CHUNK_US, end_us)))
     yield from detector.advance(end_us)
+
+
+def energy_per_window(
+    model: SpikeYOLO,
+    detector: Detector,
+    reader: DatReader,
+    ends_us: np.ndarray,
+    hot: np.ndarray | None = None,
+) -> float:
+    """Mean energy in mJ of the windows of a detector that end at ends_us, see models.energy.
+
+    model, hot: those of the detector, the model on the CPU.
+    """
+    settings = detector.settings
+
+    def frames() -> Iterator[torch.Tensor]:
+        for end_us in ends_us:
+            start_us = int(end_us) - settings.window_us
+            histogram, _ = window_histogram(reader, start_us, settings, hot)
+            fitted = network_frames(histogram, detector.geometry, detector.input)
+            yield network_input(torch.from_numpy(fitted).unsqueeze(1))
+
+    return measure_energy(model, frames()).snn_mj
 
 
 def oddities(
