@@ -62,7 +62,7 @@ bench-gpu: $(READY)
 	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "torch %s finds no GPU" % torch.__version__)'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(CUPY)
 	$(BIN)/python -m pytest -m gpu
-	failed=0; for script in ilif train_step inference; do $(BIN)/python benchmarks/$$script.py --device cuda || failed=1; done; exit $$failed
+	failed=0; for script in ilif train_step inference deploy; do $(BIN)/python benchmarks/$$script.py --device cuda || failed=1; done; exit $$failed
 
 clean:
 	rm -rf $(DEMO) $(BASE) $(VENV)
