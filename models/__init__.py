@@ -1,22 +1,55 @@
 """Batch -> maps -> boxes, loss, energy. Imports neither gen1 nor preprocessing."""
 
-from models.spikeyolo import SIZES, SpikeYOLO, resolve_config
+from collections.abc import Callable, Mapping
+from typing import Any
 
-__all__ = ["build_model"]
+from models import ems_yolo, spikeyolo
+from models.detector import Detector, DetectorConfig
+from models.ems_yolo import EMSYOLO, EMSConfig
+from models.spikeyolo import SpikeYOLO, SpikeYOLOConfig
 
-FAMILY = "spikeyolo-"
+__all__ = ["build_model", "build_network", "resolve"]
+
+#: What a model's name begins with -> its sizes, how a size becomes a configuration.
+FAMILIES: dict[str, tuple[Mapping[str, DetectorConfig], Callable[..., DetectorConfig]]] = {
+    "spikeyolo": (spikeyolo.SIZES, spikeyolo.resolve_config),
+    "ems": (ems_yolo.SIZES, ems_yolo.resolve_config),
+}
+#: What a checkpoint calls a family -> its configuration and its network.
+NETWORKS: dict[str, tuple[type[DetectorConfig], type[Detector]]] = {
+    "spikeyolo": (SpikeYOLOConfig, SpikeYOLO),
+    "ems": (EMSConfig, EMSYOLO),
+}
 
 
-def build_model(name: str, **overrides: object) -> SpikeYOLO:
-    """Build `spikeyolo-{p,n,s,m,l}` with fresh weights.
-
-    Overrides are the fields of `SpikeYOLOConfig`; those left out or None come from the size and
-    from `variant`: "coco" (80 classes, 3 channels, decay .25, input_scale 1, three blocks in
-    layer 8) or "gen1" (2 classes, 2 channels, T 4, decay .5, input_scale .5, one block there).
-    The model maps x [T, B, C, H, W] to raw maps [B, 64 + nc, H/s, W/s], s = 8, 16, 32.
-    Raises ValueError for an unknown name or setting.
-    """
-    if not name.startswith(FAMILY):
-        known = ", ".join(FAMILY + size for size in SIZES)
+def resolve(name: str, **overrides: Any) -> DetectorConfig:
+    """The configuration of `build_model(name, **overrides)`."""
+    family, _, size = name.partition("-")
+    sizes, resolve_config = FAMILIES.get(family, ({}, spikeyolo.resolve_config))
+    if size not in sizes:
+        known = ", ".join(f"{f}-{s}" for f, (sizes, _) in FAMILIES.items() for s in sizes)
         raise ValueError(f"model is {name!r}, expected one of {known}")
-    return SpikeYOLO(resolve_config(name.removeprefix(FAMILY), **overrides))
+    return resolve_config(size, **overrides)
+
+
+def family_of(config: DetectorConfig) -> str:
+    """What a checkpoint calls the family of networks this is a configuration of."""
+    (family,) = (name for name, (known, _) in NETWORKS.items() if type(config) is known)
+    return family
+
+
+def build_network(config: DetectorConfig) -> Detector:
+    """A network of this configuration with fresh weights."""
+    return NETWORKS[family_of(config)][1](config)
+
+
+def build_model(name: str, **overrides: Any) -> Detector:
+    """Build `spikeyolo-{p,n,s,m,l}` or `ems-{res10,res18,res34,resnet34-cat}`, fresh weights.
+
+    Overrides are the fields of `SpikeYOLOConfig` or `EMSConfig`; those left out or None come from
+    the size and from `variant`: "coco" (80 classes, 3 channels) or "gen1" (2 classes, 2 channels;
+    SpikeYOLO: T 4, decay .5, input_scale .5, one block in layer 8; EMS-YOLO: T 5, its anchors).
+    The model maps x [T, B, C, H, W] to raw maps: [B, 64 + nc, H/s, W/s], s = 8, 16, 32, or
+    [B, 3 (5 + nc), H/s, W/s], s = 16, 32. Raises ValueError for an unknown name or setting.
+    """
+    return build_network(resolve(name, **overrides))

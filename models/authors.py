@@ -1,4 +1,4 @@
-"""The SpikeYOLO authors' weights as ours, strict in both directions.
+"""The SpikeYOLO and EMS-YOLO authors' weights as ours, strict in both directions.
 
 `python -m models.authors CHECKPOINT OUT` turns one of their published files into a checkpoint.
 """
@@ -8,11 +8,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
+from models import build_network
 from models.blocks import (
     SPPF,
     AllConvBlock,
@@ -24,6 +25,15 @@ from models.blocks import (
     SpikeConv,
 )
 from models.checkpoint import save_checkpoint
+from models.detector import DetectorConfig
+from models.ems_authors import (
+    ems_constants,
+    ems_name,
+    ems_parts,
+    infer_ems_config,
+    is_ems,
+)
+from models.ems_yolo import EMSConfig
 from models.head import Detect
 from models.spikeyolo import SIZES, SpikeYOLO, SpikeYOLOConfig, resolve_config
 from models.unpickle import StandIn, module_tensors, read_inert
@@ -78,20 +88,23 @@ THEIR_PARTS: dict[type[nn.Module], dict[str, str]] = {
 }
 STEM = "model.1.encode_conv.weight"
 CLASSES = "model.26.cv3.0.2.conv.weight"
-FROZEN_DFL = "model.26.dfl.conv.weight"
+FROZEN = {"model.26.dfl.conv.weight": torch.arange(16.0).view(1, 16, 1, 1)}
 COCO_CLASSES = 80
 
 
 def module_names(module: nn.Module, ours: str = "", theirs: str = "") -> Iterator[tuple[str, str]]:
     """Our name and the authors' name of a module and of every module inside it."""
     yield ours, theirs
-    parts = THEIR_PARTS.get(type(module), {})
+    parts = THEIR_PARTS.get(type(module)) or ems_parts(module)
     single = type(module) is nn.Sequential and len(module) == 1  # theirs: the block alone
     for name, child in module.named_children():
-        their_path = [theirs, "" if single else parts.get(name, name)]
-        yield from module_names(
-            child, f"{ours}.{name}".lstrip("."), ".".join(filter(None, their_path))
-        )
+        inside = [key for key in parts if key.startswith(f"{name}.")]  # parts of a part
+        for path in inside or [name]:
+            their_path = [theirs, "" if single else parts.get(path, path)]
+            part = module.get_submodule(path) if inside else child
+            yield from module_names(
+                part, f"{ours}.{path}".lstrip("."), ".".join(filter(None, their_path))
+            )
 
 
 def tensor_names(module: nn.Module) -> dict[str, str]:
@@ -104,12 +117,23 @@ def tensor_names(module: nn.Module) -> dict[str, str]:
     return names
 
 
-def infer_config(state: dict[str, Tensor], variant: str | None = None) -> SpikeYOLOConfig:
-    """Read size, classes, channels and variant off the shapes of the authors' tensors.
+def infer_config(
+    state: dict[str, Tensor], variant: str | None = None
+) -> SpikeYOLOConfig | EMSConfig:
+    """The configuration of the network that a state_dict of either authors belongs to.
+
+    Read off the names and shapes of its tensors. Raises ValueError if a telling one is absent or
+    misshapen, or of no published width.
+    """
+    infer = infer_ems_config if is_ems(state) else infer_spikeyolo_config
+    return infer(state, variant)
+
+
+def infer_spikeyolo_config(state: dict[str, Tensor], variant: str | None = None) -> SpikeYOLOConfig:
+    """Size, classes, channels and variant.
 
     Sizes p, n and s have the same layers in both variants, so there, with `variant` None, 80
     classes mean "coco" and any other number "gen1"; in m and l the blocks of layer 8 tell.
-    Raises ValueError if a telling tensor is absent or misshapen, or of no published width.
     """
     for name in (STEM, CLASSES):
         if name not in state:
@@ -133,20 +157,22 @@ def infer_config(state: dict[str, Tensor], variant: str | None = None) -> SpikeY
 
 
 def convert_state_dict(
-    state: dict[str, Tensor], config: SpikeYOLOConfig | None = None
+    state: dict[str, Tensor], config: DetectorConfig | None = None
 ) -> dict[str, Tensor]:
     """The authors' state_dict (names with their leading `model.`) -> one for `build_model`.
 
-    Tensors keep their dtype; the frozen distance bins of the head are checked and left out, ours
-    are arithmetic. Load it with `load_state_dict(..., strict=True)` into the network of `config`,
+    Tensors keep their dtype; the constants of their heads (distance bins, anchors) are checked
+    and left out. Load it with `load_state_dict(..., strict=True)` into the network of `config`,
     by default that of `infer_config`. Raises ValueError naming, as the authors do, a missing,
     extra or misshapen tensor.
     """
+    config = config or infer_config(state)
     with torch.device("meta"):
-        network = SpikeYOLO(config or infer_config(state))
+        network = build_network(config)
+    constants = ems_constants(config) if isinstance(config, EMSConfig) else FROZEN
     names = tensor_names(network)
     shapes = {names[ours]: tensor.shape for ours, tensor in network.state_dict().items()}
-    shapes[FROZEN_DFL] = torch.Size((1, 16, 1, 1))
+    shapes |= {theirs: constant.shape for theirs, constant in constants.items()}
     for theirs, shape in shapes.items():
         if theirs not in state:
             raise ValueError(f"missing tensor {theirs!r}, expected one of shape {tuple(shape)}")
@@ -156,8 +182,10 @@ def convert_state_dict(
     for theirs in state:
         if theirs not in shapes:
             raise ValueError(f"extra tensor {theirs!r}: the network has no place for it")
-    if state[FROZEN_DFL].flatten().tolist() != list(range(16)):
-        raise ValueError(f"tensor {FROZEN_DFL!r} holds other values than 0..15")
+    for theirs, constant in constants.items():
+        if not torch.equal(state[theirs].to(constant), constant):
+            wanted = f"{constant.min():g}..{constant.max():g}"
+            raise ValueError(f"tensor {theirs!r} holds other values than {wanted}")
     return {ours: state[theirs] for ours, theirs in names.items()}
 
 
@@ -196,7 +224,7 @@ def is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
     )
 
 
-def authors_histogram(config: SpikeYOLOConfig) -> dict[str, object] | None:
+def authors_histogram(config: DetectorConfig) -> dict[str, object] | None:
     """The settings of preprocessing that give the authors' Gen1 frames; None for COCO images."""
     if config.variant != "gen1":
         return None
@@ -210,48 +238,61 @@ def authors_histogram(config: SpikeYOLOConfig) -> dict[str, object] | None:
     }
 
 
+def published_name(config: SpikeYOLOConfig | EMSConfig) -> str:
+    if isinstance(config, EMSConfig):
+        return ems_name(config)
+    (size,) = (size for size, published in SIZES.items() if published.width == config.width)
+    return f"spikeyolo-{size}"
+
+
 def convert_file(
-    path: Path, out: Path, variant: str | None, time_steps: int | None, max_spikes: int
+    path: Path, out: Path, variant: str | None, time_steps: int | None, max_spikes: int | None
 ) -> str:
     """Write the authors' file as our checkpoint; returns what was found, in one line."""
     found = read_authors_file(path)
     try:
         config = infer_config(found.state, variant)
-        time_steps = config.time_steps if time_steps is None else time_steps
-        config = replace(config, max_spikes=max_spikes, time_steps=time_steps)
+        given: dict[str, Any] = {"max_spikes": max_spikes, "time_steps": time_steps}
+        config = replace(config, **{k: v for k, v in given.items() if v is not None})
         weights = convert_state_dict(found.state, config)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    network = SpikeYOLO(config)
+    network = build_network(config)
     network.load_state_dict(weights)
-    (size,) = (s for s, c in SIZES.items() if c.width == config.width)
+    frames = "ternary" if isinstance(config, EMSConfig) else "authors"
     meta = {
-        "name": f"spikeyolo-{size}",
+        "name": published_name(config),
         "source": path.name,
         "histogram": authors_histogram(config),
-        "input": "authors" if config.in_channels == 3 else "histogram",
+        "input": frames if config.in_channels == 3 else "histogram",
     }
     save_checkpoint(out, config, network.state_dict(), meta)
     parameters = sum(parameter.numel() for parameter in network.parameters())
+    frozen = "" if isinstance(config, EMSConfig) else " with the 16 frozen ones"
+    parameters += 16 if frozen else 0
     return (
         f"{path}: {found.held_by}: {meta['name']}, variant {config.variant}, "
         f"{config.num_classes} classes, {config.in_channels} input channels, "
-        f"{parameters + 16:,} parameters with the 16 frozen ones; written to {out}"
+        f"{parameters:,} parameters{frozen}; written to {out}"
     )
 
 
 def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m models.authors",
-        description="Turn a checkpoint of the SpikeYOLO authors into one of ours. "
+        description="Turn a checkpoint of the SpikeYOLO or EMS-YOLO authors into one of ours. "
         "Nothing in their file is executed.",
     )
     add = parser.add_argument
     add("checkpoint", type=Path, help="their .pt file, or a state_dict saved by torch.save")
     add("out", type=Path, help="file to write")
     add("--variant", choices=("coco", "gen1"), help="default: read off the tensors")
-    add("--time-steps", type=int, help="T it was trained with (default: 1 for coco, 4 for gen1)")
-    add("--max-spikes", type=int, default=4, help="D it was trained with (default: 4)")
+    add(
+        "--time-steps",
+        type=int,
+        help="T it was trained with (default: 1 for coco, 4 for gen1; EMS-YOLO: 4 and 5)",
+    )
+    add("--max-spikes", type=int, help="D it was trained with (default: 4; EMS-YOLO: 1)")
     return parser
 
 

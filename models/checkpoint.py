@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models import NETWORKS, build_network, family_of
 from models.deploy import deploy
-from models.spikeyolo import SpikeYOLO, SpikeYOLOConfig
+from models.detector import Detector, DetectorConfig
 
 FORMAT = "spikeyolo-gen1 checkpoint, version 1"
 #: Whose weights a file holds: those of the network as trained, or of `deploy` of it.
@@ -22,7 +23,7 @@ class Checkpoint(NamedTuple):
     came about), `training` (tensors and plain data needed to continue; may be empty) and the
     `kind` of the network, one of KINDS."""
 
-    config: SpikeYOLOConfig
+    config: DetectorConfig
     weights: dict[str, Tensor]
     meta: dict[str, Any]
     training: dict[str, Any]
@@ -31,7 +32,7 @@ class Checkpoint(NamedTuple):
 
 def save_checkpoint(
     path: Path,
-    config: SpikeYOLOConfig,
+    config: DetectorConfig,
     weights: Mapping[str, Tensor],
     meta: Mapping[str, Any],
     training: Mapping[str, Any] | None = None,
@@ -41,6 +42,7 @@ def save_checkpoint(
     content = {
         "format": FORMAT,
         "kind": kind,
+        "network": family_of(config),
         "config": asdict(config),
         "weights": dict(weights),
         "meta": dict(meta),
@@ -74,8 +76,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if found != FORMAT:
         raise ValueError(f"{path}: found format {found!r}, expected {FORMAT!r}")
     try:
-        config = SpikeYOLOConfig(**content["config"])
-        kind = content.get("kind", "trained")  # files of older versions do not say
+        network = content.get("network", "spikeyolo")  # files of older versions do not say
+        if network not in NETWORKS:
+            raise ValueError(f"network is {network!r}, expected one of {', '.join(NETWORKS)}")
+        config = NETWORKS[network][0](**content["config"])
+        kind = content.get("kind", "trained")  # nor that
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
         return Checkpoint(config, content["weights"], content["meta"], content["training"], kind)
@@ -94,7 +99,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path) 
     model.load_state_dict(dict(weights))
 
 
-def load_model(path: Path) -> tuple[SpikeYOLO, Checkpoint]:
+def load_model(path: Path) -> tuple[Detector, Checkpoint]:
     """The network of a checkpoint, in evaluation mode on the CPU, and all else the file says.
 
     A deployed checkpoint gives the deployed network.
@@ -105,10 +110,10 @@ def load_model(path: Path) -> tuple[SpikeYOLO, Checkpoint]:
     return model.eval(), checkpoint
 
 
-def network_of(checkpoint: Checkpoint) -> SpikeYOLO:
+def network_of(checkpoint: Checkpoint) -> Detector:
     """The checkpoint's kind of network on the CPU, still with other weights."""
     if checkpoint.kind == "trained":
-        return SpikeYOLO(checkpoint.config)
+        return build_network(checkpoint.config)
     with torch.device("meta"):  # only the structure is wanted: nothing to draw, nothing to fold
-        model = SpikeYOLO(checkpoint.config)
+        model = build_network(checkpoint.config)
     return deploy(model).to_empty(device="cpu")

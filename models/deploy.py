@@ -25,6 +25,7 @@ from models.blocks import (
     scale_and_shift,
 )
 from models.detector import Detector
+from models.ems_blocks import RealConv
 from models.head import Detect
 from models.neuron import ILIFNode
 
@@ -93,6 +94,7 @@ def fused(conv: nn.Module, bn: nn.Module) -> nn.Conv2d:
 FOLDED_PAIRS: dict[type[nn.Module], list[tuple[str, str]]] = {
     SpikeConv: [("conv", "bn")],
     Downsample: [("conv", "bn")],
+    RealConv: [("conv", "bn")],
     SepConv: [("pointwise", "bn1"), ("depthwise", "bn2"), ("rep", "bn3")],
     ConvBlock: [("conv1", "bn1"), ("conv2", "bn2")],
 }

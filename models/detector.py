@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, TypeVar
 
-from spikingjelly.activation_based import functional
+from spikingjelly.activation_based import base, functional
 from torch import Tensor, nn
 
 from models.blocks import per_step
-from models.neuron import ILIFNode
 from models.recompute import recomputed
 
 MAX_STRIDE = 32
@@ -119,7 +118,7 @@ class Detector(nn.Module):
     def carry_state(self, carry: bool) -> None:
         self._carry_state = carry
         for module in self.modules():
-            if isinstance(module, ILIFNode):
+            if isinstance(module, base.MemoryModule):
                 module.keep_state = carry
 
     @property

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from models.deploy import deploy
+from models.detector import Detector, DetectorConfig
 from models.operations import LayerOperations, count_operations
-from models.spikeyolo import SpikeYOLO, SpikeYOLOConfig
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class EnergyReport:
 
 @torch.no_grad()
 def measure_energy(
-    model: SpikeYOLO,
+    model: Detector,
     batches: Iterable[Tensor],
     precision: str = "fp32",
     sparse_input: bool = False,
@@ -199,7 +199,7 @@ def measure_energy(
 
 
 def _price(
-    layer: LayerOperations, config: SpikeYOLOConfig, prices: Prices, sparse_input: bool
+    layer: LayerOperations, config: DetectorConfig, prices: Prices, sparse_input: bool
 ) -> LayerEnergy:
     """Spikes accumulate; real values, and the levels of a quantised ANN, multiply in every step."""
     counts = layer.spikes_per_step

@@ -46,6 +46,8 @@ class DetectionLoss(nn.Module):
     Source: SpikeYOLO, ECCV 2024; Li et al., "Generalized Focal Loss", NeurIPS 2020.
     """
 
+    item_names = ("box", "cls", "dfl")
+
     def __init__(
         self,
         num_classes: int,
@@ -104,12 +106,8 @@ class DetectionLoss(nn.Module):
 
     def _padded(self, targets: Tensor, B: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
         """Rows [M, 6] -> labels [B, N], boxes [B, N, 4], validity [B, N]; N: the largest count."""
-        if targets.dim() != 2 or targets.shape[1] != 6:
-            raise ValueError(f"targets have shape {tuple(targets.shape)}, expected [M, 6]")
+        check_targets(targets, B, self.num_classes)
         image, label = targets[:, 0].long(), targets[:, 1].long()
-        for name, values, bound in (("image", image, B), ("class", label, self.num_classes)):
-            if len(values) and not 0 <= int(values.min()) <= int(values.max()) < bound:
-                raise ValueError(f"targets name a {name} outside 0..{bound - 1}")
         counts = torch.bincount(image, minlength=B)
         N = int(counts.max()) if len(targets) else 0
         order = image.argsort(stable=True)
@@ -122,6 +120,16 @@ class DetectionLoss(nn.Module):
         labels[image, slot] = label[order]
         boxes[image, slot] = targets[order, 2:].to(dtype)
         return labels, boxes, torch.arange(N, device=targets.device) < counts[:, None]
+
+
+def check_targets(targets: Tensor, B: int, num_classes: int) -> None:
+    """ValueError for targets of another shape than [M, 6], an unknown image or class."""
+    if targets.dim() != 2 or targets.shape[1] != 6:
+        raise ValueError(f"targets have shape {tuple(targets.shape)}, expected [M, 6]")
+    image, label = targets[:, 0].long(), targets[:, 1].long()
+    for name, values, bound in (("image", image, B), ("class", label, num_classes)):
+        if len(values) and not 0 <= int(values.min()) <= int(values.max()) < bound:
+            raise ValueError(f"targets name a {name} outside 0..{bound - 1}")
 
 
 def distribution_focal_loss(side_logits: Tensor, distances: Tensor) -> Tensor:
