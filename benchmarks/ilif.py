@@ -65,6 +65,7 @@ def nodes(device: torch.device) -> dict[str, nn.Module]:
     }
     if obstacle(device.type) is None:
         found["cupy"] = ILIFNode(D, DECAY, backend="cupy")
+        found["cupy, NI-LIF"] = ILIFNode(D, DECAY, backend="cupy", normalize=True)
     for node in found.values():
         node.keep_state = False
     return found

@@ -219,7 +219,7 @@ def fit_sensor(
 def _check_carried(model: SpikeYOLO, window_us: int, every_us: int) -> None:
     if not model.config.is_spiking:
         found = f"carry_state was asked of activation {model.config.activation!r}"
-        raise ValueError(f"{found}, expected a spiking one: ilif or lif")
+        raise ValueError(f"{found}, expected a spiking one: ilif, nilif or lif")
     if every_us != window_us:
         found = f"carry_state was asked with windows of {window_us} us every {every_us} us"
         raise ValueError(f"{found}, expected every {window_us} us: no event may count twice")
