@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from jsonargparse import ActionConfigFile, ArgumentParser
-from torch import nn
 from torch.utils.data import BatchSampler, DataLoader
 from tqdm import tqdm
 
@@ -22,11 +21,11 @@ from gen1.labels import write_boxes
 from gen1.protocol import PROTOCOLS
 from gen1.spec import BOX, CLASSES
 from models.checkpoint import Checkpoint, load_model
-from models.decode import DetectConfig, decode, non_max_suppression
+from models.decode import DetectConfig, non_max_suppression
 from models.deploy import deploy
+from models.detector import Detector, DetectorConfig
 from models.device import pick_device
 from models.energy import EnergyReport, measure_energy
-from models.spikeyolo import SpikeYOLO, SpikeYOLOConfig
 from preprocessing.dataset import Batch, HistogramDataset, collate
 from preprocessing.geometry import as_boxes
 from preprocessing.histogram import HistogramSettings
@@ -82,7 +81,7 @@ class EvalConfig:
 def open_split(
     cache: Path,
     split: str,
-    config: SpikeYOLOConfig,
+    config: DetectorConfig,
     settings: HistogramSettings,
     input: str,
     **options: Any,
@@ -102,7 +101,7 @@ def batches(dataset: HistogramDataset, batch_size: int, workers: int, **options:
 
 @torch.no_grad()
 def detect(
-    model: nn.Module,
+    model: Detector,
     dataset: HistogramDataset,
     config: DetectConfig,
     batch_size: int,
@@ -120,7 +119,7 @@ def detect(
     loader = batches(dataset, 1, workers, batch_sampler=mine)
     model.eval()
     for batch in tqdm(loader, "detecting", unit="batch", leave=False, disable=None):
-        boxes, scores = decode([m.float() for m in model(batch.to(device).network_input())])
+        boxes, scores = model.decode([m.float() for m in model(batch.to(device).network_input())])
         per_image = non_max_suppression(boxes, scores, **asdict(config))
         for name, t_us, rows in zip(batch.recordings, batch.times_us, per_image, strict=True):
             found[name].append(as_boxes(rows.cpu().numpy(), int(t_us), dataset.geometry))
@@ -148,7 +147,7 @@ def energy_frames(
 
 
 @torch.no_grad()
-def latency_ms(model: SpikeYOLO, x: torch.Tensor, passes: int = 20) -> float:
+def latency_ms(model: Detector, x: torch.Tensor, passes: int = 20) -> float:
     """Median time of one deployed forward of one sample x [T, 1, C, H, W], in ms."""
     deployed = deploy(model)
     times = []

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,7 @@ from torch.utils.data import DataLoader
 from eval_gen1 import detect, open_split, pick_device, score
 from gen1.atomic import atomic_write
 from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from models.loss import DetectionLoss
-from models.spikeyolo import SpikeYOLO
+from models.detector import Detector
 from preprocessing.cache import read_manifest
 from preprocessing.dataset import Batch, HistogramDataset, collate
 from reporting.provenance import commit, environment
@@ -55,7 +54,7 @@ class Trainer:
             raise ValueError(f"amp is 'bf16', which {name} does not compute: expected off or fp16")
         seed_everything(config.seed)
         self.manifest = read_manifest(config.cache)
-        self.model: SpikeYOLO = config.model.build()
+        self.model: Detector = config.model.build()
         self.train_set = self.open_split(
             "train", augment=config.augment if config.augment_on else None, seed=config.seed
         )
@@ -69,16 +68,14 @@ class Trainer:
         if ranks.world > 1 and config.sync_bn:
             synchronise_batch_norm(self.model)
         self.network = replicate(self.model, ranks, config.optim.accumulate)
-        self.criterion = DetectionLoss(
-            config.model.num_classes, config.gains, sum_over_ranks=ranks.sum
-        )
+        self.criterion = self.model.criterion(config.gains.given(), ranks.sum)
         self.optimizer = build_optimizer(self.model, config.optim, config.batch_size)
         self.average = WeightAverage(self.model, config.optim.ema_decay, config.optim.ema_tau)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
         seed_everything(config.seed + ranks.rank)
 
         self.epoch, self.batch, self.best = 0, 0, -1.0
-        self.loss_sum = torch.zeros(3)  # box, cls, dfl of the epoch so far
+        self.loss_sum = torch.zeros(3)  # the loss parts of the epoch so far
         self.stop, self.writer = StopRequest(), BackgroundWriter()
         self.times, self.saved_at = StepTimes(self.device), time.monotonic()
         self.logbook: Logbook | None = None
@@ -99,7 +96,12 @@ class Trainer:
 
     def settings(self) -> dict[str, Any]:
         """All that a continued run must have in common with its beginning."""
-        return {**plain(self.config), "processes": self.ranks.world}
+        return {**self.plain_config(), "processes": self.ranks.world}
+
+    def plain_config(self) -> dict[str, Any]:
+        """The configuration, with the model's and the loss's own values where it has null."""
+        config = replace(self.config, model=self.config.model.resolved())
+        return {**plain(config), "gains": asdict(self.criterion.gains)}
 
     def lasting_settings(self) -> dict[str, Any]:
         """Those of the settings that shape what is learnt."""
@@ -223,11 +225,15 @@ class Trainer:
             self.times.finish()
             self.batch += 1
             self.loss_sum += items
-            box, cls, dfl = (self.loss_sum / self.batch).tolist()
-            progress.show(f"box {box:.2f} cls {cls:.2f} dfl {dfl:.2f} lr {lr:.2g}")
+            parts = " ".join(f"{name} {mean:.2f}" for name, mean in self.loss_parts().items())
+            progress.show(f"{parts} lr {lr:.2g}")
             self.checkpoint_if_due()
-        box, cls, dfl = (self.loss_sum / self.batch).tolist()
-        return {"box": box, "cls": cls, "dfl": dfl, "lr": self.optimizer.param_groups[0]["lr"]}
+        return {**self.loss_parts(), "lr": self.optimizer.param_groups[0]["lr"]}
+
+    def loss_parts(self) -> dict[str, float]:
+        """Their means over the epoch so far, by name."""
+        means = (self.loss_sum / self.batch).tolist()
+        return dict(zip(self.criterion.item_names, means, strict=True))
 
     def step(self, batch: Batch) -> tuple[Tensor, float]:
         """Forward, backward and, every `accumulate` batches, an update."""
@@ -346,7 +352,7 @@ def start_run_directory(trainer: Trainer, resumed: bool) -> None:
         print(f"continuing {config.output} at {place}", flush=True)
     else:
         with atomic_write(config.output / "config.yaml") as file:
-            file.write(yaml.safe_dump(plain(config), sort_keys=False).encode())
+            file.write(yaml.safe_dump(trainer.plain_config(), sort_keys=False).encode())
     add_start(
         config.output,
         settings=trainer.lasting_settings(),
@@ -359,7 +365,7 @@ def start_run_directory(trainer: Trainer, resumed: bool) -> None:
 def command_line() -> ArgumentParser:
     parser = ArgumentParser(
         prog="train_gen1.py",
-        description="Train SpikeYOLO on a cache of event histograms. "
+        description="Train a detector on a cache of event histograms. "
         "Interrupt it as you like: the same command continues.",
     )
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with these settings")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from spikingjelly.activation_based import base, functional
 from torch import Tensor, nn
@@ -61,6 +61,18 @@ class DetectorConfig:
         return self.activation not in ("qann", "relu")
 
 
+class Criterion(Protocol):
+    """The loss of raw maps against targets [M, 6]: (total, items), items named and weighed."""
+
+    @property
+    def item_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def gains(self) -> Any: ...
+
+    def __call__(self, maps: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
 Config = TypeVar("Config", bound=DetectorConfig)
 
 
@@ -101,11 +113,10 @@ class Detector(nn.Module):
         self,
         gains: Mapping[str, float],
         sum_over_ranks: Callable[[Tensor], Tensor] = lambda totals: totals,
-    ) -> nn.Module:
-        """The loss of its maps: called with maps and targets [M, 6] -> (total, items).
+    ) -> Criterion:
+        """The loss of its maps; `gains` replace published ones by name.
 
-        `gains` replace published ones by name; ValueError for a part this loss does not have.
-        `item_names` are the names of the items.
+        Raises ValueError for a part this loss does not have.
         """
         raise NotImplementedError
 

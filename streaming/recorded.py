@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from gen1.dat import DatReader
+from models.detector import Detector as Network
 from models.energy import measure_energy
-from models.spikeyolo import SpikeYOLO
 from preprocessing.histogram import HistogramSettings, window_histogram
 from preprocessing.inputs import network_frames, network_input
 from streaming.detector import Detections, Detector
@@ -30,7 +30,7 @@ def detect_range(
 
 
 def energy_per_window(
-    model: SpikeYOLO,
+    model: Network,
     detector: Detector,
     reader: DatReader,
     ends_us: np.ndarray,

@@ -7,8 +7,7 @@ import torch
 
 from eval_gen1 import DetectConfig
 from gen1.protocol import PROTOCOLS
-from models.config import ModelConfig
-from models.loss import LossGains
+from models.config import GainsConfig, ModelConfig
 from preprocessing.augment import AugmentConfig
 from preprocessing.inputs import INPUTS
 from training.optim import OptimConfig
@@ -46,7 +45,7 @@ class TrainConfig:
         wandb: Project on Weights & Biases to log to as well; empty for none.
         model: The detector.
         optim: Optimizer, learning rate, clipping and weight averaging.
-        gains: Weights of the three parts of the loss.
+        gains: Weights of the parts of the loss.
         augment: What augmentation may do.
         detect: Thresholds of the detections on val.
     """
@@ -72,7 +71,7 @@ class TrainConfig:
     wandb: str = ""
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    gains: LossGains = field(default_factory=LossGains)
+    gains: GainsConfig = field(default_factory=GainsConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     detect: DetectConfig = field(default_factory=DetectConfig)
 

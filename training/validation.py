@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from eval_gen1 import Detections
+from models.detector import Detector
 from models.energy import measure_energy
-from models.spikeyolo import SpikeYOLO
 from preprocessing.dataset import HistogramDataset, collate
 from reporting.report import detections_figure
 from reporting.table import firing_health
@@ -25,7 +25,7 @@ def merged(shares: Sequence[Detections]) -> Detections:
 def show_validation(
     logbook: Logbook,
     epoch: int,
-    model: SpikeYOLO,
+    model: Detector,
     val_set: HistogramDataset,
     detections: Detections,
     pictures: int,
