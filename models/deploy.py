@@ -25,7 +25,7 @@ from models.blocks import (
     scale_and_shift,
 )
 from models.detector import Detector
-from models.ems_blocks import RealConv
+from models.ems_blocks import RealConv, ResidualBlock
 from models.head import Detect
 from models.neuron import ILIFNode
 
@@ -163,6 +163,7 @@ FED_NEURONS: dict[type[nn.Module], list[tuple[str, str]]] = {
     SepConv: [("pointwise", "neuron2"), ("depthwise", "neuron3")],
     AllConvBlock: [("conv1.conv", "conv2.neuron")],
     ConvBlock: [("conv1", "neuron2")],
+    ResidualBlock: [("conv1.conv", "conv2.neuron")],
     Detect: [
         (f"{branch}.{scale}.{i}.conv", f"{branch}.{scale}.{i + 1}.neuron")
         for branch in ("box", "cls")

@@ -156,8 +156,15 @@ def varied_settings(rows: list[Row]) -> dict[str, list[str]]:
     names = dict.fromkeys(name for mine in settings for name in mine)
     values = {name: [str(mine.get(name, "-")) for mine in settings] for name in names}
     return {
-        name: found for name, found in values.items() if name not in SHOWN and len(set(found)) > 1
+        name: found
+        for name, found in values.items()
+        if name not in SHOWN and len(set(found)) > 1 and not _of_one_family(name, found)
     }
+
+
+def _of_one_family(name: str, values: list[str]) -> bool:
+    """Is it a part that only some of the models have, as their names say?"""
+    return "-" in values and name.startswith(("network.", "training.gains."))
 
 
 def _settings(metrics: Metrics) -> dict[str, Any]:

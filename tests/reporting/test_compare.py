@@ -77,6 +77,15 @@ def test_runs_that_differ_only_in_the_seed_are_one_row():
     assert "a0 (seed 0), a1 (seed 1), a2 (seed 2)" in runs_in_words(rows)
 
 
+def test_parts_that_only_one_family_of_models_has_are_no_columns():
+    ours, theirs = {"gains": {"box": 7.5, "dfl": 1.5}}, {"gains": {"box": 0.05, "obj": 1}}
+    runs = {
+        "a": evaluation(settings=ours),
+        "b": evaluation(settings=theirs, model="ems-res10", network__layout="ee"),
+    }
+    assert varied_settings(group_by_seed(runs)) == {"training.gains.box": ["7.5", "0.05"]}
+
+
 def test_a_single_run_has_no_spread():
     (row,) = body_of(comparison_table(group_by_seed({"a": evaluation()}), "prophesee"))
     assert (row["mAP@50:95"], row["mJ"], row["seeds"]) == ("0.200", "1.000", "0")
