@@ -63,7 +63,7 @@ def infer_ems_config(state: dict[str, Tensor], variant: str | None = None) -> EM
     """Read layers, classes, channels and anchors off the names and shapes of their tensors.
 
     With `variant` None 80 classes mean "coco", any other number "gen1". Raises ValueError if a
-    telling tensor is absent.
+    telling tensor is absent or misshapen.
     """
 
     def tensor(name: str) -> Tensor:
@@ -78,6 +78,9 @@ def infer_ems_config(state: dict[str, Tensor], variant: str | None = None) -> EM
         number += 2 if extra_blocks[-1] else 1
     names = ems_layers(tuple(extra_blocks))
     anchors = tensor(f"{names['head']}.anchors").double()
+    if anchors.dim() != 3 or len(anchors) != len(STRIDES):
+        found = f"tensor '{names['head']}.anchors' has shape {tuple(anchors.shape)}"
+        raise ValueError(f"{found}, expected [{len(STRIDES)}, n, 2]")
     px = anchors * torch.tensor(STRIDES)[:, None, None]
     num_classes = len(tensor(f"{names['head']}.m.0.weight")) // anchors.shape[1] - 5
     hidden, neck_width = tensor(f"{names['neck']}.{FIRST}").shape[0], 256

@@ -52,7 +52,7 @@ def assumptions(prices: Prices, sparse_input: bool) -> tuple[str, ...]:
         "operations of the deployed network: batch norm folded, one dense 3x3 per RepConv",
         "AC: the weights each spike meets, summed over T steps; papers count MAC x mean spikes, "
         "which lets spikes at the border meet the padding too (given as `*_at_rate`)",
-        "MAC: dense, padding included",
+        "MAC: dense, padding included; a layer that reads real values multiplies in every step",
         first,
         "ANN-equivalent: the same graph passed once, time bins stacked as channels, all MAC",
         "left out of the energy: memory access, neuron updates, biases, residual adds, pooling, "

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from models import build_model, build_network
 from models.anchor_head import cells_of
-from models.authors import convert_state_dict, infer_config, module_names, tensor_names
+from models.authors import convert_state_dict, infer_config, main, module_names, tensor_names
+from models.checkpoint import load_model
 from models.ems_yolo import EMSYOLO
 from models.lif import LeakySiLU, LIFNode
 from models.neuron import ILIFNode
@@ -170,6 +171,24 @@ def test_names_and_layers_of_any_configuration_convert_both_ways(settings):
     assert {name: tensor.shape for name, tensor in converted.items()} == {
         name: tensor.shape for name, tensor in model.state_dict().items()
     }
+
+
+def test_an_authors_file_becomes_a_checkpoint(ems_rule, ems_json, tmp_path, capsys):
+    state = authors_state(ems_rule, ems_json("gen1_res10-ee_T5_keys"))
+    torch.save({"model": state}, tmp_path / "theirs.pt")
+    assert main([str(tmp_path / "theirs.pt"), str(tmp_path / "ours.pt")]) == 0
+    assert "ems-res10, variant gen1, 2 classes, 3 input channels, 6,207,050 parameters;" in (
+        capsys.readouterr().out
+    )
+    model, checkpoint = load_model(tmp_path / "ours.pt")
+    assert (model.config.time_steps, checkpoint.meta["input"]) == (5, "ternary")
+    for name, tensor in convert_state_dict(state).items():
+        torch.testing.assert_close(model.state_dict()[name], tensor, check_dtype=False)
+
+    del state["model.11.anchors"]
+    torch.save({"model": state}, tmp_path / "theirs.pt")
+    assert main([str(tmp_path / "theirs.pt"), str(tmp_path / "ours.pt")]) == 1
+    assert "missing tensor 'model.11.anchors': this is not an EMS-" in capsys.readouterr().err
 
 
 def test_other_anchors_than_the_configuration_s_are_refused(ems_rule, ems_json):
