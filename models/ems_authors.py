@@ -11,7 +11,7 @@ from models.ems_blocks import (
     SpikingShortcut,
     WideningShortcut,
 )
-from models.ems_yolo import EMSYOLO, SIZES, EMSConfig, resolve_config
+from models.ems_yolo import EMSYOLO, NECK, SIZES, WIDE, WIDENED, EMSConfig, resolve_config
 
 #: What the authors call the parts of a module, by our class; "a.b" names a part of a part.
 EMS_PARTS: dict[type[nn.Module], dict[str, str]] = {
@@ -83,12 +83,16 @@ def infer_ems_config(state: dict[str, Tensor], variant: str | None = None) -> EM
         raise ValueError(f"{found}, expected [{len(STRIDES)}, n, 2]")
     px = anchors * torch.tensor(STRIDES)[:, None, None]
     num_classes = len(tensor(f"{names['head']}.m.0.weight")) // anchors.shape[1] - 5
-    hidden, neck_width = tensor(f"{names['neck']}.{FIRST}").shape[0], 256
     layout = "ee" if len(state[STEM]) == 32 else "resnet"
+    blocks = {part: names.get(part, names.get(f"{part}.0")) for part in WIDENED}
     resnet = {
-        "concat": f"{names['stage2.0']}.shortcut.1.weight" in state,
-        "neck_hidden": 0 if hidden == neck_width else hidden,
-        "conv_outputs": f"{names['out5']}.conv.weight" in state,
+        "concat": f"{blocks['stage2']}.shortcut.1.weight" in state,
+        "wide": tuple(
+            part
+            for part, name in blocks.items()
+            if f"{name}.{FIRST}" in state and len(state[f"{name}.{FIRST}"]) == WIDE
+        ),
+        "real": tuple(part for part in NECK if f"{blocks[part]}.conv.weight" in state),
     }
     return resolve_config(
         "res10",
@@ -115,7 +119,7 @@ def _extra_blocks(state: dict[str, Tensor], number: int) -> int:
 
 def ems_name(config: EMSConfig) -> str:
     """The published name of a network with these layers, or "ems" if it has none."""
-    names = ("layout", "extra_blocks", "concat", "neck_hidden", "conv_outputs")
+    names = ("layout", "extra_blocks", "concat", "wide", "real")
     for size, published in SIZES.items():
         if all(getattr(published, name) == getattr(config, name) for name in names):
             return f"ems-{size}"

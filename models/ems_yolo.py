@@ -22,6 +22,9 @@ from models.spikeyolo import neuron_factory
 
 ACTIVATIONS = ("lif", "ilif", "nilif", "relu")
 LAYOUTS = ("ee", "resnet")
+NECK = ("neck", "out5", "lateral", "out4")
+WIDENED = ("stage1", "stage2", "stage3", "stage4", *NECK)
+WIDE = 1024
 FINE_ANCHORS = (10, 14, 23, 27, 37, 58)
 COCO_ANCHORS: Anchors = (FINE_ANCHORS, (81, 82, 135, 169, 344, 319))
 GEN1_ANCHORS: Anchors = (FINE_ANCHORS, (81, 82, 135, 169, 216, 269))
@@ -43,8 +46,8 @@ class EMSConfig(DetectorConfig):
         layout: "ee", energy-efficient: half-width branches, MS-Blocks; "resnet": of full width.
         extra_blocks: Blocks of each of the four stages after its first, which halves the map.
         concat: In "resnet", widen by concatenation (EMS-Block2), not by EMS-Block1.
-        neck_hidden: In "resnet", hidden width of the neck's first block; 0 for its own width.
-        conv_outputs: In "resnet", Conv + leaky SiLU before the head, not EMS-Block1.
+        wide: In "resnet", stages and parts whose (first) branch is 1024 channels wide inside.
+        real: In "resnet", parts of the neck that are Conv + leaky SiLU, not EMS-Block1.
         anchors: Per stride (16, 32) the anchors' sides (w, h, w, h, ...) in network px.
         activation: "lif", the binary neuron of EMS-YOLO, of max_spikes 1; "ilif" and "nilif", the
             integer neurons of SpikeYOLO and Spike2Former; "relu", the ANN twin.
@@ -56,8 +59,8 @@ class EMSConfig(DetectorConfig):
     layout: str = "ee"
     extra_blocks: tuple[int, int, int, int] = (0, 0, 0, 0)
     concat: bool = True
-    neck_hidden: int = 0
-    conv_outputs: bool = True
+    wide: tuple[str, ...] = ()
+    real: tuple[str, ...] = ("out5", "out4")
     anchors: Anchors = COCO_ANCHORS
 
     activations: ClassVar[tuple[str, ...]] = ACTIVATIONS
@@ -66,6 +69,9 @@ class EMSConfig(DetectorConfig):
         super().__post_init__()
         if self.layout not in LAYOUTS:
             raise ValueError(f"layout is {self.layout!r}, expected one of {', '.join(LAYOUTS)}")
+        for name, known in (("wide", WIDENED), ("real", NECK)):
+            if unknown := set(getattr(self, name)) - set(known):
+                raise ValueError(f"{name} has {min(unknown)!r}, expected {', '.join(known)}")
         if self.activation == "lif":
             for name, fixed in (("max_spikes", 1), ("input_scale", 1), ("detach_reset", True)):
                 if getattr(self, name) != fixed:
@@ -101,6 +107,10 @@ class EMSYOLO(Detector):
     """
 
     config: EMSConfig
+    neck: nn.Module
+    out5: nn.Module
+    lateral: nn.Module
+    out4: nn.Module
 
     def __init__(self, config: EMSConfig) -> None:
         super().__init__(config)
@@ -127,8 +137,6 @@ class EMSYOLO(Detector):
         self.stage4 = stage(3, 256, 512)
 
         # Neck: the coarse map lends context to the fine one
-        self.out4: nn.Module
-        self.out5: nn.Module
         self.neck = ms_block(neuron, 512, 256)
         self.out5 = ems_block2(neuron, 256, 512)
         self.lateral = ms_block(neuron, 256, 128, kernel=1)
@@ -139,17 +147,20 @@ class EMSYOLO(Detector):
 
         def stage(index: int, in_channels: int, out_channels: int) -> nn.Sequential:
             widens = config.concat and in_channels != out_channels
+            hidden = WIDE if f"stage{index + 1}" in config.wide else out_channels
             block = ems_block2 if widens else ems_block1
-            first = block(neuron, in_channels, out_channels, stride=2, hidden=out_channels)
+            first = block(neuron, in_channels, out_channels, stride=2, hidden=hidden)
             extra = range(config.extra_blocks[index])
             return nn.Sequential(
                 first, *(ems_block1(neuron, out_channels, out_channels) for _ in extra)
             )
 
-        def output(in_channels: int, out_channels: int) -> nn.Module:
-            if config.conv_outputs:
-                return RealConv(in_channels, out_channels, 3, act=partial(LeakySiLU, config.decay))
-            return ems_block1(neuron, in_channels, out_channels)
+        def part(name: str, in_channels: int, out_channels: int, kernel: int = 3) -> nn.Module:
+            if name in config.real:
+                silu = partial(LeakySiLU, config.decay)
+                return RealConv(in_channels, out_channels, kernel, act=silu)
+            hidden = WIDE if name in config.wide else out_channels
+            return ems_block1(neuron, in_channels, out_channels, kernel, hidden=hidden)
 
         # Backbone: strides 4, 8, 16, 32
         self.stem = RealConv(self.input_channels, 64, 7, 2)
@@ -159,10 +170,10 @@ class EMSYOLO(Detector):
         self.stage4 = stage(3, 256, 512)
 
         # Neck: the coarse map lends context to the fine one
-        self.neck = ems_block1(neuron, 512, 256, hidden=config.neck_hidden or None)
-        self.out5 = output(256, 512)
-        self.lateral = ems_block1(neuron, 256, 128, kernel=1)
-        self.out4 = output(128 + 256, 256)
+        self.neck = part("neck", 512, 256)
+        self.out5 = part("out5", 256, 512)
+        self.lateral = part("lateral", 256, 128, kernel=1)
+        self.out4 = part("out4", 128 + 256, 256)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.stem(self._start(x))

@@ -151,8 +151,8 @@ def test_published_numbers_of_parameters(name, variant, parameters):
     "settings",
     [
         {"extra_blocks": (1, 0, 2, 0), "num_classes": 3, "in_channels": 2},
-        {"layout": "resnet", "extra_blocks": (0, 1, 2, 0), "conv_outputs": False},
-        {"layout": "resnet", "concat": False, "neck_hidden": 1024},
+        {"layout": "resnet", "extra_blocks": (0, 1, 2, 0), "real": ()},
+        {"layout": "resnet", "concat": False, "wide": ("stage4", "neck"), "real": ("lateral",)},
         {"anchors": ((8.0, 4.0), (32.0, 16.0)), "num_classes": 1},
     ],
 )
@@ -252,6 +252,7 @@ def test_the_integer_neuron_has_its_own_default_d():
     [
         ({"max_spikes": 4}, "max_spikes is 4, expected 1 for the binary neuron 'lif'"),
         ({"activation": "qann"}, "activation is 'qann', expected one of lif, ilif, nilif, relu"),
+        ({"real": ("stage1",)}, "real has 'stage1', expected neck, out5, lateral, out4"),
         ({"layout": "x"}, "layout is 'x', expected one of ee, resnet"),
         ({"width": 1}, "unknown model setting 'width', expected one of num_classes"),
     ],
