@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo baselines test lint bench bench-gpu clean
+.PHONY: demo baselines rivals test lint bench bench-gpu clean
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed; %s is %s. Try: make PYTHON=python3.12" % (sys.executable, sys.version.split()[0])) if sys.version_info < (3, 11) else 0'
@@ -21,24 +21,29 @@ demo: $(READY)
 	$(BIN)/python train_gen1.py --config configs/demo.yaml --cache $(DEMO)/cache --output $(DEMO)/run
 	$(BIN)/python eval_gen1.py --checkpoint $(DEMO)/run --cache $(DEMO)/cache --output $(DEMO)/run/test
 
-# --- the synthetic benchmark: four kinds of neuron on equal data and budget, three seeds ---------
-# `make -j2 baselines` uses two cores, about 80 minutes; kill it as you like, it goes on when asked.
+# --- the synthetic benchmark: kinds of neuron on equal data and budget, three seeds -------------
+# With -j2 on two cores; kill it as you like, it goes on when asked. Times: configs/synthetic.yaml.
 BASE      := baselines
-NEURONS   := ilif lif qann relu
 SEEDS     := 0 1 2
-RUNS      := $(foreach seed,$(SEEDS),$(foreach neuron,$(NEURONS),$(BASE)/$(neuron)-$(seed)))
+runs       = $(foreach seed,$(SEEDS),$(foreach neuron,$(2),$(BASE)/$(1)/$(neuron)/$(seed)))
+BASELINES := $(call runs,spikeyolo-p,ilif nilif lif qann relu)
+RIVALS    := $(call runs,ems-res10,lif ilif nilif)
 
-baselines: $(RUNS:%=%/test/metrics.json)
-	$(BIN)/python eval_gen1.py --compare $(RUNS) --output $(BASE)
+baselines: $(BASELINES:%=%/test/metrics.json)
+	$(BIN)/python eval_gen1.py --compare $(BASELINES) --output $(BASE)
+
+rivals: $(BASELINES:%=%/test/metrics.json) $(RIVALS:%=%/test/metrics.json)
+	$(BIN)/python eval_gen1.py --compare $(BASELINES) $(RIVALS) --output $(BASE)
 
 $(BASE)/cache/manifest.json: | $(READY)
 	$(BIN)/python -m gen1.synthetic $(BASE)/recordings --train 100 --val 16 --test 40 --seconds 5 --seed 1
 	$(BIN)/python -m preprocessing --input $(BASE)/recordings --output $(BASE)/cache --time-steps 2 --downsample 2
 
 $(BASE)/%/test/metrics.json: export OMP_NUM_THREADS = 1
+$(BASE)/%/test/metrics.json: part = $(word $(1),$(subst /, ,$*))
 $(BASE)/%/test/metrics.json: $(BASE)/cache/manifest.json configs/synthetic.yaml
 	$(BIN)/python train_gen1.py --config configs/synthetic.yaml --cache $(BASE)/cache --output $(BASE)/$* \
-	    --model.activation $(word 1,$(subst -, ,$*)) --seed $(word 2,$(subst -, ,$*))
+	    --model.name $(call part,1) --model.activation $(call part,2) --seed $(call part,3) $(if $(findstring ems-res10/lif,$*),--model.max_spikes 1)
 	$(BIN)/python eval_gen1.py --checkpoint $(BASE)/$* --cache $(BASE)/cache --output $(BASE)/$*/test
 
 # --- for developers -----------------------------------------------------------------------------
