@@ -25,10 +25,10 @@ NETWORKS: dict[str, tuple[type[DetectorConfig], type[Detector]]] = {
 def resolve(name: str, **overrides: Any) -> DetectorConfig:
     """The configuration of `build_model(name, **overrides)`."""
     family, _, size = name.partition("-")
-    sizes, resolve_config = FAMILIES.get(family, ({}, spikeyolo.resolve_config))
-    if size not in sizes:
+    if family not in FAMILIES:
         known = ", ".join(f"{f}-{s}" for f, (sizes, _) in FAMILIES.items() for s in sizes)
         raise ValueError(f"model is {name!r}, expected one of {known}")
+    _, resolve_config = FAMILIES[family]
     return resolve_config(size, **overrides)
 
 
