@@ -5,7 +5,7 @@ import re
 import sys
 import time
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 from tqdm import tqdm
 
-from gen1.atomic import atomic_write, make_writable
+from gen1.atomic import atomic_write, make_way, make_writable
 from gen1.dat import DatReader
 from gen1.labels import read_boxes, write_boxes
 from gen1.opening import find_recordings, open_recording
@@ -27,10 +27,10 @@ from preprocessing.denoise import hot_pixels
 from preprocessing.histogram import HistogramSettings
 from preprocessing.inputs import input_of
 from reporting.frames import FramePainter, class_name, near
-from reporting.video import check_length, pace, write_video
+from reporting.video import MAX_FPS, check_length, pace, write_video
 from streaming.detector import Detections, Detector
 from streaming.live import LiveReport, replay
-from streaming.recorded import detect_range, energy_per_window, oddities
+from streaming.recorded import check_silence, detect_range, energy_per_window, oddities
 
 SAMPLE_CHECKPOINT = Path(__file__).parent / "checkpoints" / "spikeyolo-p-synthetic.pt"
 #: Labels, 1 to 4 a second, are drawn so long before and after their time: things move on.
@@ -72,8 +72,11 @@ class RunConfig:
         show_ms: A picture shows the events of so many ms before it.
         energy_windows: Windows whose energy is counted, spread evenly; 0 counts none.
         device: "auto", "cpu" or "cuda".
-        height: Sensor height in px where the recording names none.
-        width: Sensor width in px where the recording names none.
+        height: Sensor height in px where the recording names none; not given, the training's or,
+            of a RAW file, 720.
+        width: Sensor width in px where the recording names none; as height, 1280.
+        carry_state: Keep membranes from window to window; `--every-ms` must be the window's length.
+            Their energy is not counted.
         live: Replay the recording at its own pace; windows that come too late are dropped.
     """
 
@@ -92,6 +95,7 @@ class RunConfig:
     device: str = "auto"
     height: int | None = None
     width: int | None = None
+    carry_state: bool = False
     live: bool = False
 
     def __post_init__(self) -> None:
@@ -105,8 +109,10 @@ class RunConfig:
         if self.live and (self.video or self.from_s or self.to_s is not None):
             found = "live was given with video, from_s or to_s"
             raise ValueError(f"{found}, expected live alone: it replays all and draws nothing")
-        if self.energy_windows < 0:
-            raise ValueError(f"energy_windows is {self.energy_windows}, expected 0 or more")
+        for name, fewest in (("energy_windows", 0), ("height", 1), ("width", 1)):
+            value = getattr(self, name)
+            if value is not None and value < fewest:
+                raise ValueError(f"{name} is {value}, expected {fewest} or more")
 
     @property
     def every_us(self) -> int:
@@ -147,13 +153,13 @@ class Found:
 
     def summary(self) -> str:
         """One line for people."""
-        parts = [
-            f"{len(self.windows)} windows",
-            f"{len(self.boxes)} detections",
-            f"{self.n_events / 1e6:.3f} M events",
-            f"{self.n_events / 1e6 / self.seconds:.3f} M events/s",
-            f"{self.covered_us / 1e6 / self.seconds:.2f} x real time",
-        ]
+        parts = [f"{len(self.windows)} windows", f"{len(self.boxes)} detections"]
+        if self.live is None:
+            parts += [
+                f"{self.n_events / 1e6:.3f} M events",
+                f"{self.n_events / 1e6 / self.seconds:.3f} M events/s",
+                f"{self.covered_us / 1e6 / self.seconds:.2f} x real time",
+            ]
         if self.firing_rate is not None:
             parts.append(f"firing rate {self.firing_rate:.1%}")
         if self.energy_mj is not None:
@@ -174,7 +180,7 @@ def load_network(path: Path) -> Network:
 def time_range_us(config: RunConfig, reader: DatReader) -> tuple[int, int]:
     """Start and end in us: windows end every every_us after the start, up to the end."""
     if not reader.n_events:
-        raise ValueError(f"{reader.path.name}: holds no events, expected a recording")
+        raise ValueError("holds no events, expected a recording")
     first_us = reader.order.first_us // config.every_us * config.every_us
     start_us = max(round(1e6 * config.from_s), first_us)
     end_us = reader.duration_us
@@ -183,23 +189,27 @@ def time_range_us(config: RunConfig, reader: DatReader) -> tuple[int, int]:
     if end_us - start_us < config.every_us:
         found = f"lasts from {first_us / 1e6:g} to {reader.duration_us / 1e6:g} s"
         expected = f"expected {config.every_ms:g} ms or more between from_s and to_s"
-        raise ValueError(f"{reader.path.name}: {found}, {expected}")
+        raise ValueError(f"{found}, {expected}")
+    check_silence(reader, start_us, end_us)
     return start_us, end_us
+
+
+def sensor_of(config: RunConfig, network: Network, reader: DatReader) -> tuple[int, int]:
+    """Height and width in px: the recording's, else those given, else the training's."""
+    trained = network.settings
+    height = reader.height or config.height or trained.height
+    return height, reader.width or config.width or trained.width
 
 
 def detect(config: RunConfig, network: Network, recording: Recording, reader: DatReader) -> Found:
     """Boxes of all windows of a recording. Says on stderr what is odd about it."""
     start_us, end_us = time_range_us(config, reader)
-    settings = network.settings
-    sensor_hw = (
-        reader.height or config.height or settings.height,
-        reader.width or config.width or settings.width,
-    )
-    hot_hz = settings.hot_pixel_hz
+    sensor_hw = sensor_of(config, network, reader)
+    hot_hz = network.settings.hot_pixel_hz
     hot = hot_pixels(reader, *sensor_hw, hot_hz) if hot_hz else None
     detector = Detector(
         network.model,
-        settings,
+        network.settings,
         input=network.input,
         every_us=config.every_us,
         sensor_hw=sensor_hw,
@@ -207,34 +217,46 @@ def detect(config: RunConfig, network: Network, recording: Recording, reader: Da
         hot=hot,
         score_threshold=config.score,
         device=config.device,
+        carry_state=config.carry_state,
         count_spikes=not config.live,
     )
-    for oddity in oddities(reader, detector.settings, settings):
+    for oddity in oddities(reader, detector.settings, network.settings):
         print(f"note: {recording.name}: {oddity}", file=sys.stderr)
     n_windows = (end_us - start_us) // config.every_us
-    ends_us = start_us + config.every_us * np.arange(1, n_windows + 1)
     energy_mj = None
-    if config.energy_windows:
+    if config.energy_windows and not config.carry_state:
+        ends_us = start_us + config.every_us * np.arange(1, n_windows + 1)
         some_us = ends_us[:: -(-n_windows // config.energy_windows)]
         energy_mj = energy_per_window(network.model, detector, reader, some_us, hot)
     n_events = reader.index_at(end_us) - reader.index_at(start_us)
+    detector.warm_up()
+    started = time.perf_counter()
     bar = tqdm(total=n_windows, desc=recording.name, unit="window", leave=False, disable=None)
+    with bar:
+        windows, report = watch(config, detector, reader, (start_us, end_us), bar.update)
+    seconds = time.perf_counter() - started
+    return Found(windows, sensor_hw, n_events, end_us - start_us, seconds, energy_mj, report)
+
+
+def watch(
+    config: RunConfig,
+    detector: Detector,
+    reader: DatReader,
+    range_us: tuple[int, int],
+    done: Callable[[], object],
+) -> tuple[list[Detections], LiveReport | None]:
+    """What is found in all windows, or at the recording's own pace; `done` is called after each."""
     windows: list[Detections] = []
 
     def show(found: Detections) -> None:
         windows.append(found)
-        bar.update()
+        done()
 
-    detector.warm_up()
-    started, report = time.perf_counter(), None
-    with bar:
-        if config.live:
-            report = replay(detector, reader, config.speed, show=show)
-        else:
-            for found in detect_range(detector, reader, start_us, end_us):
-                show(found)
-    seconds = time.perf_counter() - started
-    return Found(windows, sensor_hw, n_events, end_us - start_us, seconds, energy_mj, report)
+    if config.live:
+        return windows, replay(detector, reader, config.speed, show=show)
+    for found in detect_range(detector, reader, *range_us):
+        show(found)
+    return windows, None
 
 
 def json_line(name: str, found: Detections) -> bytes:
@@ -256,6 +278,7 @@ def json_line(name: str, found: Detections) -> bytes:
 def draw(
     config: RunConfig,
     recording: Recording,
+    labels: np.ndarray,
     reader: DatReader,
     found: Found,
     path: Path,
@@ -263,7 +286,6 @@ def draw(
     """Write the video of a recording; returns how many pictures it has."""
     step, fps = pace(path, config.every_us, config.speed)
     windows = found.windows
-    labels = read_boxes(recording.boxes) if recording.boxes else np.empty(0, BOX)
     window_s = np.array([(w.end_us - w.start_us) / 1e6 for w in windows])
     rates = [float("nan") if w.firing_rate is None else w.firing_rate for w in windows]
     painter = FramePainter(
@@ -296,15 +318,13 @@ def targets(config: RunConfig, recording: Recording) -> tuple[Path, Path | None]
     folder = config.output / recording.split
     video = config.video
     if video and config.recording.is_dir():
-        if video.suffix or video.is_file():
-            found = f"{config.recording} is a directory of recordings"
-            raise ValueError(f"{video}: {found}, expected a directory for the videos")
         video = video / recording.split / f"{recording.name}.mp4"
     if folder.resolve() == recording.dat.parent.resolve():
         expected = "expected another --output: boxes found would pass for labels there"
         raise ValueError(f"{folder}: holds the recording, {expected}")
-    for path in (folder, *(file.parent for file in (video, config.jsonl) if file)):
-        make_writable(path)
+    make_writable(folder)
+    if video:
+        make_way(video)
     return folder / f"{recording.name}{BOX_SUFFIX}", video
 
 
@@ -313,6 +333,7 @@ def process(
 ) -> None:
     """Detect on one recording, write what was asked for and print a summary."""
     boxes_path, video = targets(config, recording)
+    labels = read_boxes(recording.boxes) if video and recording.boxes else np.empty(0, BOX)
     with open_recording(recording.dat, config.height, config.width) as reader:
         if video:
             start_us, end_us = time_range_us(config, reader)
@@ -328,7 +349,7 @@ def process(
         if found.live:
             print("  " + found.live.summary().replace("\n", "\n  "))
         if video:
-            count = draw(config, recording, reader, found, video)
+            count = draw(config, recording, labels, reader, found, video)
             print(f"  video: {video}, {count} pictures")
 
 
@@ -337,20 +358,25 @@ def run(config: RunConfig) -> bool:
 
     Returns whether all went well. Raises ValueError for what is wrong with all of them.
     """
-    recordings = find_recordings(config.recording)
-    if config.video and not config.recording.is_dir():
-        pace(config.video, config.every_us, config.speed)
+    recordings, video = find_recordings(config.recording), config.video
+    if video and config.recording.is_dir():
+        if video.suffix.lower() in MAX_FPS or video.is_file():
+            found = f"{config.recording} is a directory of recordings"
+            raise ValueError(f"{video}: {found}, expected a directory for the videos")
+    elif video:
+        pace(video, config.every_us, config.speed)
     if config.jsonl:
-        make_writable(config.jsonl.parent)
+        make_way(config.jsonl)
     network, well = load_network(config.checkpoint), True
     with atomic_write(config.jsonl) if config.jsonl else nullcontext() as lines:
         for recording in recordings:
             try:
                 process(config, network, recording, lines)
             except (ValueError, OSError) as error:
+                what = f"{recording.name}: {error}"
                 if len(recordings) == 1:
-                    raise
-                print(f"error: {recording.name}: {error}", file=sys.stderr)
+                    raise ValueError(what) from None
+                print(f"error: {what}", file=sys.stderr)
                 well = False
     if config.jsonl:
         print(f"lines: {config.jsonl}")
@@ -365,8 +391,10 @@ def command_line() -> ArgumentParser:
     parser = ArgumentParser(prog="detect_gen1.py", description=DESCRIPTION, formatter_class=Help)
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with these settings")
     parser.add_argument("recording", type=Path, help="NAME_td.dat, RAW file, or directory of them")
-    parser.add_class_arguments(RunConfig, skip={"recording", "live"})
+    parser.add_class_arguments(RunConfig, skip={"recording", "live", "carry_state"})
     parser.add_argument("--live", action="store_true", help="replay as a camera would send it")
+    carry = "keep membranes from window to window; needs --every-ms of a window's length"
+    parser.add_argument("--carry_state", action="store_true", help=carry)
     return parser
 
 

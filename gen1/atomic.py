@@ -26,6 +26,13 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+def make_way(file: Path) -> None:
+    """Make the directory of a file to write; ValueError if it cannot be written there."""
+    make_writable(file.parent)
+    if file.is_dir():
+        raise ValueError(f"{file}: is a directory, expected the name of a file to write")
+
+
 def make_writable(folder: Path) -> None:
     """Make a directory; ValueError if there can be none or nothing can be written to it."""
     try:

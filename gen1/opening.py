@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from gen1.convert import convert
 from gen1.dat import DatReader
 from gen1.recordings import BOX_SUFFIX, DAT_SUFFIX, Recording, list_recordings
+from gen1.spec import SPLITS
 
 RAW_SUFFIX = ".raw"
 
@@ -15,17 +16,19 @@ RAW_SUFFIX = ".raw"
 def find_recordings(path: Path) -> list[Recording]:
     """One recording, or all of a directory as of list_recordings, and the RAW files in it.
 
-    Labels are those that lie beside. Raises ValueError for a path that is neither, and for a
-    directory without any.
+    Of a RAW file and a .dat of one name, the .dat is taken. Labels are those that lie beside.
+    Raises ValueError for a path that is neither, and for a directory without any.
     """
     if path.is_file():
         return [_recording(path)]
     if not path.exists():
         raise ValueError(f"{path}: no such file, expected a recording or a directory of them")
-    raw = [_recording(file) for file in sorted(path.glob(f"*{RAW_SUFFIX}"))]
-    if raw and not any(path.rglob(f"*{DAT_SUFFIX}")):
-        return raw
-    return list_recordings(path, require_labels=False) + raw
+    raw = [_recording(file) for file in path.iterdir() if _is_raw(file)]
+    if raw and not any((path / split).is_dir() for split in SPLITS):
+        dats = map(_recording, path.glob(f"*{DAT_SUFFIX}"))
+        by_name = {recording.name: recording for recording in [*raw, *dats]}
+        return [by_name[name] for name in sorted(by_name)]
+    return list_recordings(path, require_labels=False) + sorted(raw, key=lambda found: found.name)
 
 
 @contextmanager
@@ -36,13 +39,17 @@ def open_recording(
 
     Raises ValueError for a file that is no recording, and for a RAW one without faery.
     """
-    if path.suffix.lower() != RAW_SUFFIX:
+    if not _is_raw(path):
         yield DatReader(path)
         return
     with TemporaryDirectory(prefix="spikeyolo-") as folder:
         target = Path(folder) / f"{path.stem}{DAT_SUFFIX}"
         convert(path, target, height, width)
         yield DatReader(target)
+
+
+def _is_raw(path: Path) -> bool:
+    return path.suffix.lower() == RAW_SUFFIX
 
 
 def _recording(file: Path) -> Recording:

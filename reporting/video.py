@@ -19,16 +19,22 @@ from reporting.frames import palette
 MAX_FPS = {".mp4": 50.0, ".gif": 12.5}
 #: A GIF is held in memory until its last picture.
 MAX_GIF_FRAMES = 400
+#: Fewest pictures per second: neither format knows much longer ones.
+MIN_FPS = 0.01
 
 
 def pace(path: Path, every_us: int, speed: float) -> tuple[int, float]:
     """k and pictures per second: every k-th of windows every_us apart shown at `speed`.
 
-    speed 1 is real time. Raises ValueError for a suffix that is not .mp4 or .gif.
+    speed 1 is real time. Raises ValueError for a suffix that is not .mp4 or .gif, and for less
+    than MIN_FPS.
     """
     if path.suffix not in MAX_FPS:
         raise ValueError(f"{path}: has suffix {path.suffix!r}, expected .mp4 or .gif")
     windows_per_s = 1e6 * speed / every_us
+    if windows_per_s < MIN_FPS:
+        found = f"{windows_per_s:g} pictures per second were asked for"
+        raise ValueError(f"{path}: {found}, expected {MIN_FPS:g} or more: a higher speed")
     step = max(math.ceil(windows_per_s / MAX_FPS[path.suffix]), 1)
     return step, windows_per_s / step
 

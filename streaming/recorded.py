@@ -11,8 +11,18 @@ from models.energy import measure_energy
 from preprocessing.histogram import HistogramSettings, window_histogram
 from preprocessing.inputs import network_frames, network_input
 from streaming.detector import Detections, Detector
+from streaming.windower import MAX_GAP_US
 
 CHUNK_US = 100_000
+SILENCE_US = MAX_GAP_US // 2  # a longer gap than MAX_GAP_US holds a whole one, wherever it begins
+
+
+def check_silence(reader: DatReader, start_us: int, end_us: int) -> None:
+    """Refuse a range of a recording with a gap that no Windower takes: its times are torn."""
+    for from_us in range(start_us, end_us - SILENCE_US + 1, SILENCE_US):
+        if reader.index_at(from_us) == reader.index_at(from_us + SILENCE_US):
+            found = f"holds no events from {from_us / 1e6:g} to {(from_us + SILENCE_US) / 1e6:g} s"
+            raise ValueError(f"{found}, expected a range of time without such a gap")
 
 
 def detect_range(

@@ -15,7 +15,7 @@ from gen1.dat import DatReader, write_dat
 from gen1.labels import read_boxes, write_boxes
 from gen1.spec import EVENT
 from models import build_model
-from models.checkpoint import save_checkpoint
+from models.checkpoint import load_model, save_checkpoint
 from preprocessing.histogram import HistogramSettings
 from reporting.pictures import LABEL_COLOUR
 
@@ -167,6 +167,7 @@ def test_live_replay_tells_how_far_boxes_lag(detect, recording, tmp_path):
     assert code == 0
     for text in ("latency in ms: p50", "p99", "windows, ", "dropped", "too late"):
         assert text in out
+    assert "x real time" not in out  # it would be the pace asked for, or that of an interrupted run
     assert 1 <= len(lines_of(lines)) <= 4
     assert (tmp_path / "boxes" / "r0_bbox.npy").exists()
 
@@ -224,6 +225,17 @@ def test_a_torn_record_and_disorder_are_told(detect, events, tmp_path):
     assert "d: 3 windows" in out
 
 
+def test_a_corrupt_tail_that_jumps_in_time_is_refused_at_once_and_can_be_left_out(
+    detect, events, tmp_path
+):
+    jump = np.array([(3_000_000_000, 1, 1, 1)], EVENT)
+    path = written(tmp_path / "j_td.dat", np.concatenate([events, jump]))
+    code, _, err = detect(path)
+    assert code == 1
+    assert "error: j: holds no events from 300.25 to 600.25 s, expected a range of time" in err
+    assert "j: 4 windows" in detect(path, "--to-s", "1.25")[1]
+
+
 def refusal(detect, *arguments, **options):
     code, _, err = detect(*arguments, **options)
     assert code == 1
@@ -256,7 +268,37 @@ def test_where_nothing_can_be_written_nothing_is_detected(detect, recording, tmp
     assert f"{taken}: cannot be made" in refusal(detect, recording, "--output", taken)
     assert f"{taken}: cannot be made" in refusal(detect, recording, "--video", taken / "a.mp4")
     assert f"{taken}: cannot be made" in refusal(detect, recording, "--jsonl", taken / "a.jsonl")
+    for option, folder in (("--video", tmp_path / "d.mp4"), ("--jsonl", tmp_path / "d.jsonl")):
+        folder.mkdir()
+        assert f"{folder}: is a directory" in refusal(detect, recording, option, folder)
     assert not (tmp_path / "boxes" / "r0_bbox.npy").exists()
+
+
+def test_labels_are_read_before_anything_is_detected(detect, recording, tmp_path):
+    (tmp_path / "a_td.dat").symlink_to(recording)
+    (tmp_path / "a_bbox.npy").write_text("no boxes")
+    error = refusal(detect, tmp_path / "a_td.dat", "--video", tmp_path / "a.mp4")
+    assert "is not a readable .npy file" in error
+    assert not (tmp_path / "boxes" / "a_bbox.npy").exists()
+
+
+def test_membranes_may_be_carried(detect, checkpoint, recording, tmp_path):
+    model, (config, _, meta, *_) = load_model(checkpoint)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bn.bias"):  # random weights fire nothing by themselves
+                parameter += 0.5
+    run, found = tmp_path / "fires.pt", []
+    save_checkpoint(run, config, model.state_dict(), meta)
+    for options in ([], ["--carry-state", "--energy-windows=1"]):
+        code, out, _ = detect(recording, *options, run=run)
+        assert code == 0
+        assert "mJ" not in out
+        found.append(read_boxes(tmp_path / "boxes" / "r0_bbox.npy"))
+    first, later = ([boxes[boxes["t"] == t] for boxes in found] for t in (500_000, 750_000))
+    np.testing.assert_array_equal(*first)
+    assert not np.array_equal(*later)
+    assert "every 100000 us" in refusal(detect, recording, "--carry-state", "--every-ms=100")
 
 
 def test_boxes_never_replace_labels(detect, street, recording):
@@ -283,6 +325,9 @@ def test_detections_are_read_as_boxes_of_any_recording(detect, recording, tmp_pa
         (["--from-s", "7"], "lasts from 0.25 to 1.25 s, expected 250 ms or more"),
         (["--live", "--video", "a.mp4"], "expected live alone"),
         (["--device", "cuda:7"], "torch finds no usable GPU"),
+        (["--device", "gpu"], "device is 'gpu', expected auto, cpu or cuda"),
+        (["--height", "-5"], "height is -5, expected 1 or more"),
+        (["--video", "a.gif", "--speed", "1e-6"], "expected 0.01 or more: a higher speed"),
         (["--video", "a.gif", "--every-ms", "1", "--speed", "0.01"], "a GIF of more than 400"),
     ],
 )
@@ -296,9 +341,10 @@ def test_wrong_options_are_one_sentence(
 
 
 def test_a_directory_needs_a_directory_for_videos(detect, street, tmp_path):
-    code, _, err = detect(street, "--video", tmp_path / "a.mp4")
-    assert code == 1
-    assert "is a directory of recordings, expected a directory for the videos" in err
+    error = refusal(detect, street, "--video", tmp_path / "a.mp4")
+    assert "is a directory of recordings, expected a directory for the videos" in error
+    assert detect(street, "--video", tmp_path / "clips.v2", "--to-s", "0.5")[0] == 0
+    assert (tmp_path / "clips.v2" / "r0.mp4").is_file()
 
 
 def test_help_shows_examples(capsys):

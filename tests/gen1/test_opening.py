@@ -37,7 +37,14 @@ def test_a_directory_is_all_recordings_in_it(tmp_path):
     assert [r.name for r in find_recordings(tmp_path)] == ["b"]
     (tmp_path / "b_bbox.npy").unlink()
     write_dat(tmp_path / "a_td.dat", EVENTS, 240, 304)
-    assert [r.name for r in find_recordings(tmp_path)] == ["a", "b"]
+    raw_recording(tmp_path / "a.raw")  # what it was made of
+    raw_recording(tmp_path / "c.RAW")
+    found = [r.dat.name for r in find_recordings(tmp_path)]
+    assert found == ["a_td.dat", "b.raw", "c.RAW"]
+    (tmp_path / "test").mkdir()
+    write_dat(tmp_path / "test" / "a_td.dat", EVENTS, 240, 304)
+    found = [(r.split, r.dat.name) for r in find_recordings(tmp_path)]
+    assert found == [("test", "a_td.dat"), ("", "a.raw"), ("", "b.raw"), ("", "c.RAW")]
 
 
 def test_nothing_to_open_is_refused(tmp_path):
