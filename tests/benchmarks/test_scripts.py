@@ -3,9 +3,15 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
+
+from models import build_model
+from models.checkpoint import save_checkpoint
+from preprocessing.histogram import HistogramSettings
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 ILIF = {"spikingjelly", "torch", "plain loop"}
@@ -59,6 +65,26 @@ def test_a_stream_is_measured_in_all_its_parts(tmp_path):
     for part in ("histogram", "input", "forward", "decode + NMS"):
         assert row[f"{part} ms"] > 0
     assert row["live p50 ms"] <= row["live p90 ms"] <= row["live p99 ms"] <= row["live max ms"]
+
+
+def test_membranes_at_rest_and_carried_are_compared(tmp_path, street_cache):
+    torch.manual_seed(0)
+    model = build_model("spikeyolo-p", variant="gen1", time_steps=2)
+    meta = {"input": "histogram"}
+    meta["histogram"] = asdict(HistogramSettings(time_steps=2, downsample=4))
+    save_checkpoint(tmp_path / "best.pt", model.config, model.state_dict(), meta)
+    recordings = street_cache.parent / "recordings"
+    command = [sys.executable, BENCHMARKS / "carried_state.py", tmp_path, recordings]
+    subprocess.run([*command, "--count", "1", "--device", "cpu", "--output", tmp_path], check=True)
+    (written,) = tmp_path.glob("carried_state_cpu_*.json")
+    result = json.loads(written.read_text())
+    assert result["window_ms"] == 250
+    rested, carried = result["rows"]
+    assert (rested["membranes"], carried["membranes"]) == ("at rest", "carried")
+    assert rested["windows"] == carried["windows"] == 5  # to 1.25 s
+    assert rested["labels"] == carried["labels"] > 0
+    assert all(0 <= row["mAP"] <= 1 and 0 < row["firing rate"] < 1 for row in result["rows"])
+    assert rested["firing rate"] != carried["firing rate"]
 
 
 def test_every_form_of_a_network_is_measured_and_its_kernels_counted(tmp_path):
