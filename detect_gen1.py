@@ -22,7 +22,7 @@ from gen1.opening import find_recordings, open_recording
 from gen1.recordings import BOX_SUFFIX, Recording
 from gen1.spec import BOX
 from models.checkpoint import load_model
-from models.detector import Detector as Model
+from models.detector import DetectorNetwork
 from preprocessing.denoise import hot_pixels
 from preprocessing.histogram import HistogramSettings
 from preprocessing.inputs import input_of
@@ -123,7 +123,7 @@ class RunConfig:
 class Network:
     """What a checkpoint holds: the model, the histograms it was trained on, its kind of input."""
 
-    model: Model
+    model: DetectorNetwork
     settings: HistogramSettings
     input: str
 

@@ -23,7 +23,7 @@ from gen1.spec import BOX, CLASSES
 from models.checkpoint import Checkpoint, load_model
 from models.decode import DetectConfig, non_max_suppression
 from models.deploy import deploy
-from models.detector import Detector, DetectorConfig
+from models.detector import DetectorConfig, DetectorNetwork
 from models.device import pick_device
 from models.energy import EnergyReport, measure_energy
 from preprocessing.dataset import Batch, HistogramDataset, collate
@@ -101,7 +101,7 @@ def batches(dataset: HistogramDataset, batch_size: int, workers: int, **options:
 
 @torch.no_grad()
 def detect(
-    model: Detector,
+    model: DetectorNetwork,
     dataset: HistogramDataset,
     config: DetectConfig,
     batch_size: int,
@@ -147,7 +147,7 @@ def energy_frames(
 
 
 @torch.no_grad()
-def latency_ms(model: Detector, x: torch.Tensor, passes: int = 20) -> float:
+def latency_ms(model: DetectorNetwork, x: torch.Tensor, passes: int = 20) -> float:
     """Median time of one deployed forward of one sample x [T, 1, C, H, W], in ms."""
     deployed = deploy(model)
     times = []

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from eval_gen1 import detect, open_split, pick_device, score
 from gen1.atomic import atomic_write
 from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from models.detector import Detector
+from models.detector import DetectorNetwork
 from preprocessing.cache import read_manifest
 from preprocessing.dataset import Batch, HistogramDataset, collate
 from reporting.provenance import commit, environment
@@ -54,7 +54,7 @@ class Trainer:
             raise ValueError(f"amp is 'bf16', which {name} does not compute: expected off or fp16")
         seed_everything(config.seed)
         self.manifest = read_manifest(config.cache)
-        self.model: Detector = config.model.build()
+        self.model: DetectorNetwork = config.model.build()
         self.train_set = self.open_split(
             "train", augment=config.augment if config.augment_on else None, seed=config.seed
         )

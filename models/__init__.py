@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from models import ems_yolo, spikeyolo
-from models.detector import Detector, DetectorConfig
+from models.detector import DetectorConfig, DetectorNetwork
 from models.ems_yolo import EMSYOLO, EMSConfig
 from models.spikeyolo import SpikeYOLO, SpikeYOLOConfig
 
@@ -16,7 +16,7 @@ FAMILIES: dict[str, tuple[Mapping[str, DetectorConfig], Callable[..., DetectorCo
     "ems": (ems_yolo.SIZES, ems_yolo.resolve_config),
 }
 #: What a checkpoint calls a family -> its configuration and its network.
-NETWORKS: dict[str, tuple[type[DetectorConfig], type[Detector]]] = {
+NETWORKS: dict[str, tuple[type[DetectorConfig], type[DetectorNetwork]]] = {
     "spikeyolo": (SpikeYOLOConfig, SpikeYOLO),
     "ems": (EMSConfig, EMSYOLO),
 }
@@ -38,12 +38,12 @@ def family_of(config: DetectorConfig) -> str:
     return family
 
 
-def build_network(config: DetectorConfig) -> Detector:
+def build_network(config: DetectorConfig) -> DetectorNetwork:
     """A network of this configuration with fresh weights."""
     return NETWORKS[family_of(config)][1](config)
 
 
-def build_model(name: str, **overrides: Any) -> Detector:
+def build_model(name: str, **overrides: Any) -> DetectorNetwork:
     """Build `spikeyolo-{p,n,s,m,l}` or `ems-{res10,res18,res34,resnet34-cat}`, fresh weights.
 
     Overrides are the fields of `SpikeYOLOConfig` or `EMSConfig`; those left out or None come from

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models import NETWORKS, build_network, family_of
 from models.deploy import deploy
-from models.detector import Detector, DetectorConfig
+from models.detector import DetectorConfig, DetectorNetwork
 
 FORMAT = "spikeyolo-gen1 checkpoint, version 1"
 #: Whose weights a file holds: those of the network as trained, or of `deploy` of it.
@@ -99,7 +99,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path) 
     model.load_state_dict(dict(weights))
 
 
-def load_model(path: Path) -> tuple[Detector, Checkpoint]:
+def load_model(path: Path) -> tuple[DetectorNetwork, Checkpoint]:
     """The network of a checkpoint, in evaluation mode on the CPU, and all else the file says.
 
     A deployed checkpoint gives the deployed network.
@@ -110,7 +110,7 @@ def load_model(path: Path) -> tuple[Detector, Checkpoint]:
     return model.eval(), checkpoint
 
 
-def network_of(checkpoint: Checkpoint) -> Detector:
+def network_of(checkpoint: Checkpoint) -> DetectorNetwork:
     """The checkpoint's kind of network on the CPU, still with other weights."""
     if checkpoint.kind == "trained":
         return build_network(checkpoint.config)

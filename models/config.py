@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 
 from models import build_network, resolve
-from models.detector import Detector
+from models.detector import DetectorNetwork
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ModelConfig:
     backend: str = "auto"
     checkpoint_stages: bool = False
 
-    def build(self) -> Detector:
+    def build(self) -> DetectorNetwork:
         """The network with fresh weights; ValueError for an impossible setting."""
         return build_network(resolve(**asdict(self)))
 

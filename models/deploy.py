@@ -24,7 +24,7 @@ from models.blocks import (
     SpikeConv,
     scale_and_shift,
 )
-from models.detector import Detector
+from models.detector import DetectorNetwork
 from models.ems_blocks import RealConv, ResidualBlock
 from models.head import Detect
 from models.neuron import ILIFNode
@@ -132,7 +132,7 @@ def fold_normalisation(deployed: nn.Module) -> None:
     for name, module in deployed.named_modules():
         if isinstance(module, ILIFNode) and module.normalize:
             raise ValueError(f"cannot deploy: neuron {name!r} belongs to no known block")
-    if isinstance(deployed, Detector) and deployed.config.activation == "nilif":
+    if isinstance(deployed, DetectorNetwork) and deployed.config.activation == "nilif":
         deployed.config = replace(deployed.config, activation="ilif")
 
 

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from models.checkpoint import load_model, save_checkpoint
 from models.deploy import batch_norms, deploy
-from models.detector import Detector
+from models.detector import DetectorNetwork
 
 #: Largest difference of the raw maps in float64, as a share of their largest value (at least 1).
 TOLERANCE = 1e-9
 SIDE_PX = 64
 
 
-def random_events(model: Detector) -> Tensor:
+def random_events(model: DetectorNetwork) -> Tensor:
     """Event counts x [T, 1, C, 64, 64], the same for the same network, a quarter of them not 0."""
     config = model.config
     shape = (config.time_steps, 1, config.in_channels, SIDE_PX, SIDE_PX)
@@ -26,7 +26,7 @@ def random_events(model: Detector) -> Tensor:
 
 
 @torch.no_grad()
-def largest_difference(ours: Detector, theirs: Detector) -> tuple[float, float]:
+def largest_difference(ours: DetectorNetwork, theirs: DetectorNetwork) -> tuple[float, float]:
     """Between the raw maps of two networks on random events, and the largest value of a map."""
     x = random_events(ours).to(next(ours.parameters()).dtype)
     pairs = list(zip(ours(x), theirs(x), strict=True))
@@ -34,7 +34,7 @@ def largest_difference(ours: Detector, theirs: Detector) -> tuple[float, float]:
     return float(difference), float(torch.stack([b.abs().max() for _, b in pairs]).max())
 
 
-def prove_equal(model: Detector, source: Path) -> float:
+def prove_equal(model: DetectorNetwork, source: Path) -> float:
     """Largest difference between `model` and its deployed form in float64; ValueError if large."""
     exact = copy.deepcopy(model).double()
     difference, largest = largest_difference(deploy(exact), exact)

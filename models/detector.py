@@ -90,7 +90,7 @@ def with_overrides(
     return replace(base, **{**published, **given})
 
 
-class Detector(nn.Module):
+class DetectorNetwork(nn.Module):
     """x [T, B, C, H, W], H and W multiples of 32 -> raw maps [B, ..., H/s, W/s], a list by stride.
 
     The same in training and evaluation. Neurons start from rest at every call, unless

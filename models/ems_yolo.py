@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from models.anchor_head import AnchorDetect, Anchors, decode_anchors
 from models.anchor_loss import AnchorGains, AnchorLoss
 from models.blocks import Neuron
-from models.detector import Detector, DetectorConfig, Upsample, published_but, with_overrides
+from models.detector import DetectorConfig, DetectorNetwork, Upsample, published_but, with_overrides
 from models.ems_blocks import RealConv, ems_block1, ems_block2, ms_block
 from models.lif import LeakySiLU, LIFNode
 from models.spikeyolo import neuron_factory
@@ -100,10 +100,10 @@ def resolve_config(size: str, **overrides: Any) -> EMSConfig:
     return with_overrides(SIZES[size], VARIANTS, overrides)
 
 
-class EMSYOLO(Detector):
+class EMSYOLO(DetectorNetwork):
     """x [T, B, C, H, W], H and W multiples of 32 -> raw maps [B, 3 (5 + nc), H/s, W/s], s = 16, 32.
 
-    In training and evaluation alike. See `Detector` for state, twins and errors.
+    In training and evaluation alike. See `DetectorNetwork` for state, twins and errors.
     """
 
     config: EMSConfig

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from models.deploy import deploy
-from models.detector import Detector, DetectorConfig
+from models.detector import DetectorConfig, DetectorNetwork
 from models.operations import LayerOperations, count_operations
 
 
@@ -168,7 +168,7 @@ class EnergyReport:
 
 @torch.no_grad()
 def measure_energy(
-    model: Detector,
+    model: DetectorNetwork,
     batches: Iterable[Tensor],
     precision: str = "fp32",
     sparse_input: bool = False,

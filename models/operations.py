@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.detector import Detector
+from models.detector import DetectorNetwork
 from models.neuron import ILIFNode
 
 
@@ -105,7 +105,7 @@ def refuse_unknown_layers(network: nn.Module) -> None:
             raise ValueError(f"cannot price layer {name!r}: {type(module).__name__} is not known")
 
 
-def refuse_other_max_spikes(network: Detector) -> None:
+def refuse_other_max_spikes(network: DetectorNetwork) -> None:
     """Every neuron must have the D of the configuration, or rates and slots would be wrong."""
     expected = 1 if network.config.activation == "lif" else network.config.max_spikes
     for name, module in network.named_modules():
@@ -116,7 +116,7 @@ def refuse_other_max_spikes(network: Detector) -> None:
 
 @torch.no_grad()
 def count_operations(
-    deployed: Detector, batches: Iterable[Tensor]
+    deployed: DetectorNetwork, batches: Iterable[Tensor]
 ) -> tuple[tuple[LayerOperations, ...], int]:
     """Run batches x [T, B, C, H, W] through a deployed network -> its layers, samples.
 

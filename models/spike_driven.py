@@ -12,7 +12,7 @@ from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
 from models.deploy import batch_norms, spiking_synapses
-from models.detector import Detector
+from models.detector import DetectorNetwork
 from models.operations import refuse_other_max_spikes
 
 
@@ -38,7 +38,7 @@ class SpikeDrivenConv(nn.Module):
 
 
 @torch.no_grad()
-def spike_driven(deployed: Detector) -> Detector:
+def spike_driven(deployed: DetectorNetwork) -> DetectorNetwork:
     """The binary twin of `deploy(model)`, called the same way, equal up to rounding.
 
     Every convolution after a neuron runs on D binary slots per time step; the stem, which reads

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models.blocks import SPPF, AllConvBlock, ConvBlock, Downsample, Neuron, SpikeConv
 from models.decode import decode
-from models.detector import Detector, DetectorConfig, Upsample, published_but, with_overrides
+from models.detector import DetectorConfig, DetectorNetwork, Upsample, published_but, with_overrides
 from models.head import Detect
 from models.loss import DetectionLoss, LossGains
 from models.neuron import ILIFNode
@@ -87,10 +87,10 @@ def neuron_factory(config: DetectorConfig) -> Neuron:
     )
 
 
-class SpikeYOLO(Detector):
+class SpikeYOLO(DetectorNetwork):
     """x [T, B, C, H, W], H and W multiples of 32 -> raw maps [B, 64 + nc, H/s, W/s], s = 8, 16, 32.
 
-    In training and evaluation alike. See `Detector` for state, twins and errors.
+    In training and evaluation alike. See `DetectorNetwork` for state, twins and errors.
     """
 
     config: SpikeYOLOConfig

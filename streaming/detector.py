@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models.checkpoint import load_model
 from models.decode import DetectConfig, non_max_suppression
 from models.deploy import deploy
-from models.detector import Detector as Network
+from models.detector import DetectorNetwork
 from models.device import pick_device
 from models.neuron import ILIFNode
 from preprocessing.geometry import as_boxes
@@ -65,7 +65,7 @@ class Detector:
 
     def __init__(
         self,
-        model: Network,
+        model: DetectorNetwork,
         settings: HistogramSettings,
         *,
         input: str = "histogram",
@@ -161,7 +161,7 @@ class Detector:
 class SpikeCounter:
     """Counts what all I-LIF nodes of a network fire; the ANN twins fire nothing."""
 
-    def __init__(self, model: Network) -> None:
+    def __init__(self, model: DetectorNetwork) -> None:
         self._fired: list[Tensor] = []
         self._possible = 0
         self._spiking = model.config.is_spiking
@@ -216,7 +216,7 @@ def fit_sensor(
     raise ValueError(f"{found}, expected {expected}")
 
 
-def _check_carried(model: Network, window_us: int, every_us: int) -> None:
+def _check_carried(model: DetectorNetwork, window_us: int, every_us: int) -> None:
     if not model.config.is_spiking:
         found = f"carry_state was asked of activation {model.config.activation!r}"
         raise ValueError(f"{found}, expected a spiking one: ilif, nilif or lif")

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from gen1.dat import DatReader
-from models.detector import Detector as Network
+from models.detector import DetectorNetwork
 from models.energy import measure_energy
 from preprocessing.histogram import HistogramSettings, window_histogram
 from preprocessing.inputs import network_frames, network_input
@@ -40,7 +40,7 @@ def detect_range(
 
 
 def energy_per_window(
-    model: Network,
+    model: DetectorNetwork,
     detector: Detector,
     reader: DatReader,
     ends_us: np.ndarray,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from eval_gen1 import Detections
-from models.detector import Detector
+from models.detector import DetectorNetwork
 from models.energy import measure_energy
 from preprocessing.dataset import HistogramDataset, collate
 from reporting.report import detections_figure
@@ -25,7 +25,7 @@ def merged(shares: Sequence[Detections]) -> Detections:
 def show_validation(
     logbook: Logbook,
     epoch: int,
-    model: Detector,
+    model: DetectorNetwork,
     val_set: HistogramDataset,
     detections: Detections,
     pictures: int,
