@@ -146,12 +146,12 @@ def match(
     steps = targets.new_tensor([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]]) * NEIGHBOUR
 
     direction, which = answers.nonzero(as_tuple=True)
-    cell = (centre[which] - steps[direction]).long()
+    cell = (centre[which] - steps[direction]).long().clamp(min=0)
+    cell = torch.minimum(cell, cell.new_tensor([W, H]) - 1)
     index = index[which]
     image, label = targets[index, 0].long(), targets[index, 1].long()
     box_xywh = torch.cat((centre[which] - cell, wh[which]), dim=1)
-    row, column = cell[:, 1].clamp(0, H - 1), cell[:, 0].clamp(0, W - 1)
-    return Matches(image, anchor[which], row, column, label, box_xywh)
+    return Matches(image, anchor[which], cell[:, 1], cell[:, 0], label, box_xywh)
 
 
 def target_objectness(logits: Tensor, matches: Matches, overlap: Tensor) -> Tensor:

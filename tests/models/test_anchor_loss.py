@@ -77,6 +77,18 @@ def test_the_last_of_several_matches_sets_the_objectness():
     assert target.tolist() == [[[[0.75, 0.5, 0.0]]]]
 
 
+def test_a_centre_outside_the_map_is_seen_from_the_cell_that_answers():
+    """Of a 2x2 map of stride 32, the last column and row; the first ones from the other side."""
+    anchors = (64.0, 64.0)
+    beyond, before = (torch.tensor([[0, 0, a, a, a + 64, a + 64.0]]) for a in (44.0, -80.0))
+    found = match(beyond, (2, 2), 32, anchors)
+    assert set(zip(found.column.tolist(), found.row.tolist(), strict=True)) == {(1, 1)}
+    close(found.box_xywh[0], torch.tensor([76 / 32 - 1, 76 / 32 - 1, 2, 2]))
+    found = match(before, (2, 2), 32, anchors)
+    assert set(zip(found.column.tolist(), found.row.tolist(), strict=True)) == {(0, 0)}
+    close(found.box_xywh[0], torch.tensor([-48 / 32, -48 / 32, 2, 2]))
+
+
 def test_one_class_is_left_to_objectness():
     maps = [torch.randn(1, 18, 4, 4), torch.randn(1, 18, 2, 2)]
     targets = torch.tensor([[0, 0, 10.0, 10, 50, 60]])
