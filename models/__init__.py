@@ -44,7 +44,7 @@ def build_network(config: DetectorConfig) -> DetectorNetwork:
 
 
 def build_model(name: str, **overrides: Any) -> DetectorNetwork:
-    """Build `spikeyolo-{p,n,s,m,l}` or `ems-{res10,res18,res34,resnet34-cat}`, fresh weights.
+    """Build `spikeyolo-{p,n,s,m,l}`, `ems-res{10,18,34}` or `ems-resnet{10,34}-cat`, fresh weights.
 
     Overrides are the fields of `SpikeYOLOConfig` or `EMSConfig`; those left out or None come from
     the size and from `variant`: "coco" (80 classes, 3 channels) or "gen1" (2 classes, 2 channels;

@@ -78,7 +78,7 @@ def infer_ems_config(state: dict[str, Tensor], variant: str | None = None) -> EM
         number += 2 if extra_blocks[-1] else 1
     names = ems_layers(tuple(extra_blocks))
     anchors = tensor(f"{names['head']}.anchors").double()
-    if anchors.dim() != 3 or len(anchors) != len(STRIDES):
+    if anchors.dim() != 3 or len(anchors) != len(STRIDES) or not anchors.numel():
         found = f"tensor '{names['head']}.anchors' has shape {tuple(anchors.shape)}"
         raise ValueError(f"{found}, expected [{len(STRIDES)}, n, 2]")
     px = anchors * torch.tensor(STRIDES)[:, None, None]

@@ -72,6 +72,8 @@ class EMSConfig(DetectorConfig):
         for name, known in (("wide", WIDENED), ("real", NECK)):
             if unknown := set(getattr(self, name)) - set(known):
                 raise ValueError(f"{name} has {min(unknown)!r}, expected {', '.join(known)}")
+        if any(len(sides) % 2 or not sides for sides in self.anchors) or len(self.anchors) != 2:
+            raise ValueError(f"anchors is {self.anchors}, expected 2 rows of w, h, w, h, ... in px")
         if self.activation == "lif":
             for name, fixed in (("max_spikes", 1), ("input_scale", 1), ("detach_reset", True)):
                 if getattr(self, name) != fixed:

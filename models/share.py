@@ -25,9 +25,14 @@ def rounded(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def share(source: Path, target: Path) -> None:
-    """Write the small copy of a checkpoint, or of a run's best.pt. ValueError if it is none."""
-    checkpoint = load_checkpoint(source / "best.pt" if source.is_dir() else source)
-    config, weights, meta, _, kind = checkpoint
+    """Write the small copy of a checkpoint, or of a run's best.pt.
+
+    Raises ValueError for a file that is none and for a target that would replace it.
+    """
+    source = source / "best.pt" if source.is_dir() else source
+    config, weights, meta, _, kind = load_checkpoint(source)
+    if target.exists() and target.samefile(source):
+        raise ValueError(f"{target}: is the checkpoint itself, expected another --output")
     save_checkpoint(target, config, rounded(weights), meta, kind=kind)
 
 

@@ -254,6 +254,7 @@ def test_the_integer_neuron_has_its_own_default_d():
         ({"activation": "qann"}, "activation is 'qann', expected one of lif, ilif, nilif, relu"),
         ({"real": ("stage1",)}, "real has 'stage1', expected neck, out5, lateral, out4"),
         ({"layout": "x"}, "layout is 'x', expected one of ee, resnet"),
+        ({"anchors": (((8, 4),), ((32, 16),))}, "anchors is .* expected 2 rows of w, h, w, h"),
         ({"width": 1}, "unknown model setting 'width', expected one of num_classes"),
     ],
 )

@@ -50,3 +50,11 @@ def test_weights_beyond_float16_and_files_that_are_none_are_refused(tmp_path, ca
     assert "down1.conv.weight: a weight beyond the range" in errors
     assert "absent.pt: no such checkpoint" in errors
     assert not (tmp_path / "small.pt").exists()
+
+
+def test_the_original_is_not_overwritten(tmp_path, capsys):
+    run_directory(tmp_path)
+    whole = (tmp_path / "best.pt").read_bytes()
+    assert main([str(tmp_path), "--output", str(tmp_path / "best.pt")]) == 1
+    assert "is the checkpoint itself, expected another --output" in capsys.readouterr().err
+    assert (tmp_path / "best.pt").read_bytes() == whole
