@@ -8,6 +8,7 @@ passed once, its T time bins stacked as channels.
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from math import isnan
 
 import torch
 from torch import Tensor
@@ -158,12 +159,15 @@ class EnergyReport:
         return sum(rate * macs for rate, macs in spiking) / sum(macs for _, macs in spiking)
 
     def as_dict(self) -> dict[str, object]:
-        """Everything in plain numbers, for JSON."""
+        """Everything in plain numbers, for JSON; None for the firing rate of an ANN."""
         totals = (
             "mac", "ac", "snn_mj", "snn_mj_at_rate", "snn_mj_with_memory",
             "ann_mac", "ann_mj", "ann_mj_with_memory", "ratio", "firing_rate",
         )  # fmt: skip
-        return {**{name: getattr(self, name) for name in totals}, **asdict(self)}
+        figures = {name: getattr(self, name) for name in totals}
+        if isnan(self.firing_rate):
+            figures["firing_rate"] = None  # JSON has no nan
+        return {**figures, **asdict(self)}
 
 
 @torch.no_grad()
@@ -177,17 +181,15 @@ def measure_energy(
 
     `model` may be deployed or not; the counts are those of `deploy(model)`. `precision`: "fp32",
     "fp16" or "int8". `sparse_input`: the first layer skips zeros. Raises ValueError for a weight
-    layer it cannot price or that no batch reaches, for a T or D that is not the model's, and for
-    no batches at all.
+    layer it cannot price or that no batch reaches, for a T or D that is not the model's, for no
+    batches at all and for an energy of 0.
     Source of the method: SpikeYOLO, ECCV 2024, with its spreadsheet's slips corrected.
     """
     if precision not in PRICES:
         raise ValueError(f"precision is {precision!r}, expected one of {', '.join(PRICES)}")
     prices, config = PRICES[precision], model.config
     operations, samples = count_operations(deploy(model), batches)
-    if not any(layer.macs_per_step for layer in operations):
-        raise ValueError("the network does nothing: 0 MAC is no price")
-    return EnergyReport(
+    report = EnergyReport(
         tuple(_price(layer, config, prices, sparse_input) for layer in operations),
         config.time_steps,
         config.max_spikes,
@@ -196,6 +198,9 @@ def measure_energy(
         sparse_input,
         assumptions(prices, sparse_input),
     )
+    if not report.snn_mj:
+        raise ValueError("the network did nothing on these batches: 0 pJ is no price")
+    return report
 
 
 def _price(

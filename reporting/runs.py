@@ -38,7 +38,7 @@ def read_metrics(path: Path) -> Metrics:
         metrics: Metrics = json.loads(file.read_text())
     except ValueError:
         metrics = {}
-    if not metrics.keys() >= NEEDED:
+    if not isinstance(metrics, dict) or not metrics.keys() >= NEEDED:
         raise ValueError(f"{file}: is not what eval_gen1.py writes, evaluate again")
     return {"config_hash": config_hash(metrics), **metrics}
 

@@ -32,10 +32,11 @@ def results_table(metrics: dict[str, Any], classes: tuple[str, ...]) -> str:
 
 def energy_rows(energy: dict[str, Any]) -> list[tuple[str, str]]:
     """(name, figure with unit) of one inference."""
+    rate = energy["firing_rate"]
     return [
         ("MAC", f"{energy['mac'] / 1e9:.4f} G"),
         ("AC", f"{energy['ac'] / 1e9:.4f} G"),
-        ("firing rate", f"{energy['firing_rate']:.3f}"),
+        ("firing rate", "-" if rate is None else f"{rate:.3f}"),
         ("energy", f"{energy['snn_mj']:.4f} mJ"),
         ("ANN-equivalent", f"{energy['ann_mj']:.4f} mJ"),
         ("ANN / this", f"{energy['ratio']:.2f}"),

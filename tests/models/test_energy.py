@@ -148,6 +148,7 @@ def test_ann_twin_is_all_mac_and_costs_the_ann_equivalent(lively, events):
     assert ann.ratio == 1
     assert ann.ann_mj == pytest.approx(snn.ann_mj)
     assert math.isnan(ann.firing_rate)
+    assert ann.as_dict()["firing_rate"] is None
 
 
 def test_an_unseen_weight_layer_is_an_error(lively, events):
@@ -162,6 +163,14 @@ def test_a_layer_without_a_price_is_an_error(lively, events):
     model.spare = nn.Linear(1, 1).double()
     with pytest.raises(ValueError, match="cannot price layer 'spare': Linear"):
         measure_energy(model, [events(4, 1, 2, 32, 32)])
+
+
+def test_nothing_done_is_no_price():
+    model = build_model("spikeyolo-p", variant="gen1")
+    for name, parameter in model.named_parameters():
+        parameter.data *= not name.endswith("bias")
+    with pytest.raises(ValueError, match="did nothing on these batches: 0 pJ is no price"):
+        measure_energy(model, [torch.zeros(4, 1, 2, 32, 32)], sparse_input=True)
 
 
 def test_no_batches_is_an_error():
