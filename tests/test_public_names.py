@@ -1,0 +1,160 @@
+"""The names that others script against: each is called as it is promised to be, on tiny shapes."""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+
+from gen1.coco import evaluate
+from gen1.dat import DatReader, write_dat
+from gen1.labels import read_boxes, write_boxes
+from gen1.protocol import PROTOCOLS, EvalProtocol
+from gen1.spec import BOX, EVENT
+from models import build_model
+from models.anchor_loss import AnchorLoss
+from models.authors import convert_state_dict, tensor_names
+from models.decode import decode, non_max_suppression
+from models.deploy import deploy
+from models.ems_yolo import COCO_ANCHORS
+from models.energy import measure_energy
+from models.loss import DetectionLoss
+from models.neuron import ILIFNode
+from models.spike_driven import spike_driven
+from preprocessing.histogram import event_histogram
+
+
+def parameters_of(function) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def boxes_at(t_us: int) -> np.ndarray:
+    box = np.zeros(1, BOX)
+    for name, value in (("t", t_us), ("x", 10), ("y", 20), ("w", 60), ("h", 40)):
+        box[name] = value
+    box["class_confidence"] = 0.9
+    return box
+
+
+def test_recordings_and_labels(tmp_path):
+    events = np.array([(5, 1, 2, 0), (40, 3, 4, 1), (90, 3, 4, 1)], EVENT)
+    write_dat(tmp_path / "a_td.dat", events, height=6, width=8)
+    reader = DatReader(tmp_path / "a_td.dat")
+    assert (reader.height, reader.width, reader.n_events) == (6, 8, 3)
+    assert reader.duration_us >= 90
+    assert reader.read()[["t", "x", "y", "p"]].tolist() == events[["t", "x", "y", "p"]].tolist()
+    assert reader.window(start_us=5, end_us=90)["t"].tolist() == [5, 40]
+
+    write_boxes(tmp_path / "a_bbox.npy", boxes_at(7))
+    read = read_boxes(tmp_path / "a_bbox.npy")
+    names = ("t", "x", "y", "w", "h", "class_id", "class_confidence", "track_id")
+    assert read.dtype.names == names
+    assert np.array_equal(read, boxes_at(7))
+
+    counts = event_histogram(events, 0, window_us=100, time_steps=2, height=6, width=8)
+    assert (counts.dtype, counts.shape, counts.sum()) == (np.uint8, (2, 2, 6, 8), 3)
+    assert counts[0, 0, 2, 1] == counts[0, 1, 4, 3] == counts[1, 1, 4, 3] == 1
+    expected = ["events", "start_us", "window_us", "time_steps", "height", "width"]
+    assert parameters_of(event_histogram)[:6] == expected
+
+
+@pytest.mark.parametrize("name", ["prophesee", "all-boxes", "rvt"])
+def test_scores(name):
+    protocol = PROTOCOLS[name]
+    assert isinstance(protocol, EvalProtocol)
+    metrics = evaluate(
+        labels=[boxes_at(999_999)], detections=[boxes_at(999_999)], protocol=protocol
+    )
+    assert metrics.stats.shape == (12,)
+    assert (
+        [metrics.map_50_95, metrics.map_50] == metrics.stats[:2].tolist() == pytest.approx([1, 1])
+    )
+    assert metrics.per_class["car"] == pytest.approx((1, 1))
+
+
+OVERRIDES = {
+    "num_classes": 3, "in_channels": 1, "time_steps": 2, "max_spikes": 3, "decay": 0.75,
+    "input_scale": 0.5, "activation": "nilif",
+}  # fmt: skip
+SPIKEYOLO = [f"spikeyolo-{size}" for size in "pnsml"]
+EMS = [f"ems-{size}" for size in ("res10", "res18", "res34", "resnet10-cat", "resnet34-cat")]
+
+
+@pytest.mark.parametrize("name", SPIKEYOLO + EMS)
+def test_every_network_takes_every_override(name):
+    with torch.device("meta"):
+        model = build_model(name, **OVERRIDES)
+    assert {field: getattr(model.config, field) for field in OVERRIDES} == OVERRIDES
+    nodes = [module for module in model.modules() if isinstance(module, ILIFNode)]
+    settings = {(n.max_spikes, n.decay, n.input_scale, n.normalize) for n in nodes}
+    assert settings == {(3, 0.75, 0.5, True)}
+
+
+def test_names_of_the_authors_convert_strictly():
+    model = build_model("spikeyolo-p", variant="gen1")
+    state = {theirs: model.state_dict()[ours] for ours, theirs in tensor_names(model).items()}
+    state["model.26.dfl.conv.weight"] = torch.arange(16.0).view(1, 16, 1, 1)
+    model.load_state_dict(convert_state_dict(state), strict=True)
+    del state["model.1.encode_conv.bias"]
+    with pytest.raises(ValueError, match=r"missing tensor 'model\.1\.encode_conv\.bias'"):
+        convert_state_dict(state)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build_model("spikeyolo-p", variant="gen1", num_classes=3).double()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_maps_boxes_and_loss(model, training):
+    x = torch.ones(4, 2, 2, 32, 64, dtype=torch.float64)
+    maps = model.train(training)(x)
+    shapes = [(2, 64 + 3, 32 // stride, 64 // stride) for stride in (8, 16, 32)]
+    assert [tuple(raw.shape) for raw in maps] == shapes
+    targets = torch.tensor([[1, 2, 4.0, 4, 30, 20]])
+    total, items = DetectionLoss(num_classes=3)(maps, targets)
+    assert items.shape == (3,)
+    assert total.item() == pytest.approx(2 * items.sum().item())
+
+    anchors = sum(shape[2] * shape[3] for shape in shapes)
+    boxes_xyxy, scores = decode(maps)
+    assert (boxes_xyxy.shape, scores.shape) == ((2, anchors, 4), (2, anchors, 3))
+    options = {"score_threshold": 0.0, "iou_threshold": 0.5, "max_detections": 5}
+    found = non_max_suppression(boxes_xyxy, scores, **options, multi_label=False)
+    assert all(0 < len(rows) <= 5 and rows.shape[1] == 6 for rows in found)
+
+
+@torch.no_grad()
+def test_twins_and_energy(model):
+    x = torch.ones(4, 1, 2, 32, 32, dtype=torch.float64)
+    deployed = deploy(model)
+    for twin in (deployed, spike_driven(deployed)):
+        for ours, theirs in zip(twin(x), model.eval()(x), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
+    report = measure_energy(model, [x])
+    assert report.mac == sum(layer.mac for layer in report.layers) > 0 < report.ac
+    assert report.ratio == report.ann_mj / report.snn_mj
+
+
+def test_neuron():
+    names = ["max_spikes", "decay", "input_scale", "detach_reset", "backend"]
+    assert parameters_of(ILIFNode)[:5] == names
+    node = ILIFNode(2, 0.5, 1.0, True, "torch")
+    assert node(torch.tensor([[2.4], [0.4]])).tolist() == [[2.0], [1.0]]
+
+
+def test_anchor_based_networks_and_their_loss():
+    """Built by name with other anchors and channels; the loss of COCO's 80 classes by itself."""
+    anchors = ((8.0, 8.0), (40.0, 30.0, 64.0, 64.0))
+    model = build_model("ems-res10", variant="gen1", in_channels=1, anchors=anchors).double()
+    maps = model(torch.ones(2, 1, 1, 32, 64, dtype=torch.float64))
+    assert [tuple(raw.shape) for raw in maps] == [(1, 7, 2, 4), (1, 14, 1, 2)]
+    boxes_xyxy, scores = model.decode(maps)
+    assert (boxes_xyxy.shape, scores.shape) == ((1, 8 + 4, 4), (1, 8 + 4, 2))
+
+    maps = [torch.zeros(2, 3 * 85, side, side, dtype=torch.float64) for side in (4, 2)]
+    targets = torch.tensor([[1, 79, 4.0, 4, 30, 20]])
+    total, items = AnchorLoss(80, COCO_ANCHORS, image_size=640)(maps, targets)
+    assert items.shape == (3,)
+    assert total.item() == pytest.approx(2 * items.sum().item())
