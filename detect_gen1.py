@@ -21,7 +21,7 @@ from gen1.labels import read_boxes, write_boxes
 from gen1.opening import find_recordings, open_recording
 from gen1.recordings import BOX_SUFFIX, Recording
 from gen1.spec import BOX
-from models.checkpoint import load_model
+from models.checkpoint import checkpoint_file, load_model
 from models.detector import DetectorNetwork
 from preprocessing.denoise import hot_pixels
 from preprocessing.histogram import HistogramSettings
@@ -172,7 +172,7 @@ def load_network(path: Path) -> Network:
     if path == SAMPLE_CHECKPOINT and not path.exists():
         expected = "expected `--checkpoint` with a run directory or a checkpoint"
         raise ValueError(f"{path}: the sample checkpoint is not there, {expected}")
-    path = path / "best.pt" if path.is_dir() else path
+    path = checkpoint_file(path)
     model, checkpoint = load_model(path)
     return Network(model, *input_of(checkpoint.meta, path))
 

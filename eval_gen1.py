@@ -20,7 +20,7 @@ from gen1.coco import DetectionMetrics, evaluate
 from gen1.labels import write_boxes
 from gen1.protocol import PROTOCOLS
 from gen1.spec import BOX, CLASSES
-from models.checkpoint import Checkpoint, load_model
+from models.checkpoint import Checkpoint, checkpoint_file, load_model
 from models.decode import DetectConfig, non_max_suppression
 from models.deploy import deploy
 from models.detector import DetectorConfig, DetectorNetwork
@@ -219,8 +219,7 @@ def metrics_of(
 def run(config: EvalConfig) -> dict[str, Any]:
     """Evaluate, write metrics.json, detections/ and report/ under config.output; return metrics."""
     device = pick_device(config.device)
-    is_run = config.checkpoint.is_dir()
-    model, checkpoint = load_model(config.checkpoint / "best.pt" if is_run else config.checkpoint)
+    model, checkpoint = load_model(checkpoint_file(config.checkpoint))
     model.to(device)
     dataset = open_split(
         config.cache, config.split, checkpoint.config, *input_of(checkpoint.meta, config.checkpoint)

@@ -29,7 +29,7 @@ from gen1.labels import read_boxes
 from gen1.protocol import PROTOCOLS
 from gen1.recordings import Recording, list_recordings
 from gen1.spec import BOX
-from models.checkpoint import load_checkpoint
+from models.checkpoint import checkpoint_file, load_checkpoint
 from models.decode import DetectConfig
 from preprocessing.inputs import input_of
 from streaming.detector import Detector
@@ -81,7 +81,7 @@ def row(detector: Detector, membranes: str, recordings: list[Recording]) -> Row:
 
 def compare(checkpoint: Path, recordings: list[Recording], device: str) -> tuple[list[Row], float]:
     """A row at rest and a row carried, and the length of their windows in ms."""
-    path = checkpoint / "best.pt" if checkpoint.is_dir() else checkpoint
+    path = checkpoint_file(checkpoint)
     loaded = load_checkpoint(path)
     window_ms = input_of(loaded.meta, path)[0].window_us / 1e3
     rows = []

@@ -25,9 +25,10 @@ NETWORKS: dict[str, tuple[type[DetectorConfig], type[DetectorNetwork]]] = {
 def resolve(name: str, **overrides: Any) -> DetectorConfig:
     """The configuration of `build_model(name, **overrides)`."""
     family, _, size = name.partition("-")
-    if family not in FAMILIES:
-        known = ", ".join(f"{f}-{s}" for f, (sizes, _) in FAMILIES.items() for s in sizes)
-        raise ValueError(f"model is {name!r}, expected one of {known}")
+    known = [f"{f}-{s}" for f, (sizes, _) in FAMILIES.items() for s in sizes]
+    if name not in known:
+        near = [other for other in known if other.startswith(f"{family}-")]
+        raise ValueError(f"model is {name!r}, expected one of {', '.join(near or known)}")
     _, resolve_config = FAMILIES[family]
     return resolve_config(size, **overrides)
 

@@ -60,6 +60,11 @@ def save_checkpoint(
         temporary.unlink(missing_ok=True)
 
 
+def checkpoint_file(path: Path) -> Path:
+    """`path`, or the best.pt of the run directory that it is."""
+    return path / "best.pt" if path.is_dir() else path
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint to the CPU; no code in the file is ever run.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.checkpoint import load_model, save_checkpoint
+from models.checkpoint import checkpoint_file, load_model, save_checkpoint
 from models.deploy import batch_norms, deploy
 from models.detector import DetectorNetwork
 
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--output", type=Path, help="file to write (default: deployed.pt beside the checkpoint)"
     )
     given = parser.parse_args(argv)
-    source = given.checkpoint / "best.pt" if given.checkpoint.is_dir() else given.checkpoint
+    source = checkpoint_file(given.checkpoint)
     try:
         print(deploy_file(source, given.output or source.with_name("deployed.pt")))
     except (ValueError, OSError) as error:

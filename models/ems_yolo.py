@@ -95,8 +95,6 @@ def resolve_config(size: str, **overrides: Any) -> EMSConfig:
 
     An integer neuron without a `max_spikes` has the 4 of SpikeYOLO.
     """
-    if size not in SIZES:
-        raise ValueError(f"size is {size!r}, expected one of {', '.join(SIZES)}")
     if overrides.get("activation") not in (None, "lif") and overrides.get("max_spikes") is None:
         overrides["max_spikes"] = DetectorConfig.max_spikes
     return with_overrides(SIZES[size], VARIANTS, overrides)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.checkpoint import load_checkpoint, save_checkpoint
+from models.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
 
 
 def rounded(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -29,7 +29,7 @@ def share(source: Path, target: Path) -> None:
 
     Raises ValueError for a file that is none and for a target that would replace it.
     """
-    source = source / "best.pt" if source.is_dir() else source
+    source = checkpoint_file(source)
     config, weights, meta, _, kind = load_checkpoint(source)
     if target.exists() and target.samefile(source):
         raise ValueError(f"{target}: is the checkpoint itself, expected another --output")

@@ -11,7 +11,7 @@ import torch
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 
-from models.checkpoint import load_model
+from models.checkpoint import checkpoint_file, load_model
 from models.decode import DetectConfig, non_max_suppression
 from models.deploy import deploy
 from models.detector import DetectorNetwork
@@ -96,7 +96,7 @@ class Detector:
     @classmethod
     def load(cls, checkpoint: Path, *, every_ms: float = 50.0, **options: Any) -> "Detector":
         """The network of a checkpoint or run directory (its best.pt); options: of Detector."""
-        path = checkpoint / "best.pt" if checkpoint.is_dir() else checkpoint
+        path = checkpoint_file(checkpoint)
         model, loaded = load_model(path)
         settings, input = input_of(loaded.meta, path)
         return cls(model, settings, input=input, every_us=round(1000 * every_ms), **options)
