@@ -99,7 +99,7 @@ class Trainer:
         return {**self.plain_config(), "processes": self.ranks.world}
 
     def plain_config(self) -> dict[str, Any]:
-        """The configuration, with the model's and the loss's own values where it has null."""
+        """The configuration; T, D, activation and gains as they are where it has null."""
         config = replace(self.config, model=self.config.model.resolved())
         return {**plain(config), "gains": asdict(self.criterion.gains)}
 
