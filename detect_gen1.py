@@ -30,7 +30,7 @@ from reporting.frames import FramePainter, class_name, near
 from reporting.video import MAX_FPS, check_length, pace, write_video
 from streaming.detector import Detections, Detector
 from streaming.live import LiveReport, replay
-from streaming.recorded import check_silence, detect_range, energy_per_window, oddities
+from streaming.recorded import Found, check_silence, detect_range, energy_per_window, oddities
 
 SAMPLE_CHECKPOINT = Path(__file__).parent / "checkpoints" / "spikeyolo-p-synthetic.pt"
 #: Labels, 1 to 4 a second, are drawn so long before and after their time: things move on.
@@ -126,45 +126,6 @@ class Network:
     model: DetectorNetwork
     settings: HistogramSettings
     input: str
-
-
-@dataclass(frozen=True)
-class Found:
-    """What one recording came to. seconds: of detecting; covered_us: of the recording."""
-
-    windows: list[Detections]
-    sensor_hw: tuple[int, int]
-    n_events: int
-    covered_us: int
-    seconds: float
-    energy_mj: float | None
-    live: LiveReport | None
-
-    @property
-    def boxes(self) -> np.ndarray:
-        """BOX [n], ordered by time."""
-        return np.concatenate([np.empty(0, BOX), *(window.boxes for window in self.windows)])
-
-    @property
-    def firing_rate(self) -> float | None:
-        """Mean over the windows; None where spikes were not counted."""
-        rates = [w.firing_rate for w in self.windows if w.firing_rate is not None]
-        return float(np.mean(rates)) if rates else None
-
-    def summary(self) -> str:
-        """One line for people."""
-        parts = [f"{len(self.windows)} windows", f"{len(self.boxes)} detections"]
-        if self.live is None:
-            parts += [
-                f"{self.n_events / 1e6:.3f} M events",
-                f"{self.n_events / 1e6 / self.seconds:.3f} M events/s",
-                f"{self.covered_us / 1e6 / self.seconds:.2f} x real time",
-            ]
-        if self.firing_rate is not None:
-            parts.append(f"firing rate {self.firing_rate:.1%}")
-        if self.energy_mj is not None:
-            parts.append(f"{self.energy_mj:.3f} mJ per window")
-        return ", ".join(parts)
 
 
 def load_network(path: Path) -> Network:

@@ -1,20 +1,62 @@
 """A whole recording through a detector, and what is odd about it."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from gen1.dat import DatReader
+from gen1.spec import BOX
 from models.detector import DetectorNetwork
 from models.energy import measure_energy
 from preprocessing.histogram import HistogramSettings, window_histogram
 from preprocessing.inputs import network_frames, network_input
 from streaming.detector import Detections, Detector
+from streaming.live import LiveReport
 from streaming.windower import MAX_GAP_US
 
 CHUNK_US = 100_000
 SILENCE_US = MAX_GAP_US // 2  # a longer gap than MAX_GAP_US holds a whole one, wherever it begins
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one recording came to. seconds: of detecting; covered_us: of the recording."""
+
+    windows: list[Detections]
+    sensor_hw: tuple[int, int]
+    n_events: int
+    covered_us: int
+    seconds: float
+    energy_mj: float | None
+    live: LiveReport | None
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """BOX [n], ordered by time."""
+        return np.concatenate([np.empty(0, BOX), *(window.boxes for window in self.windows)])
+
+    @property
+    def firing_rate(self) -> float | None:
+        """Mean over the windows; None where spikes were not counted."""
+        rates = [w.firing_rate for w in self.windows if w.firing_rate is not None]
+        return float(np.mean(rates)) if rates else None
+
+    def summary(self) -> str:
+        """One line for people."""
+        parts = [f"{len(self.windows)} windows", f"{len(self.boxes)} detections"]
+        if self.live is None:
+            parts += [
+                f"{self.n_events / 1e6:.3f} M events",
+                f"{self.n_events / 1e6 / self.seconds:.3f} M events/s",
+                f"{self.covered_us / 1e6 / self.seconds:.2f} x real time",
+            ]
+        if self.firing_rate is not None:
+            parts.append(f"firing rate {self.firing_rate:.1%}")
+        if self.energy_mj is not None:
+            parts.append(f"{self.energy_mj:.3f} mJ per window")
+        return ", ".join(parts)
 
 
 def check_silence(reader: DatReader, start_us: int, end_us: int) -> None:
