@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from models import build_model
 from models.kernels.ilif import ilif, ilif_inference
 from models.kernels.launch import obstacle
+from models.lif import LIFNode
 from models.neuron import ILIFNode
 
 T, D, DECAY = 4, 4, 0.25
@@ -66,6 +67,7 @@ def nodes(device: torch.device) -> dict[str, nn.Module]:
     if obstacle(device.type) is None:
         found["cupy"] = ILIFNode(D, DECAY, backend="cupy")
         found["cupy, NI-LIF"] = ILIFNode(D, DECAY, backend="cupy", normalize=True)
+        found |= {f"{name}, binary LIF": LIFNode(DECAY, name) for name in ("cupy", "torch")}
     for node in found.values():
         node.keep_state = False
     return found

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models.neuron import ILIFNode
 
-BACKENDS = ("auto", "torch")
+BACKENDS = ("auto", "cupy", "torch")
 
 
 class LIFFunction(torch.autograd.Function):
@@ -48,28 +48,25 @@ class LIFNode(ILIFNode):
     U[t] = decay * U[t-1] * (1 - S[t-1]) + x[t];  S[t] = 1 where U[t] > 0.5, else 0
     An I-LIF with D = 1 (whose rounding has the same threshold) but for its reset, to 0, through
     which the spike carries no gradient, and its open surrogate window: 1 where 0 < U < 1. Keeps
-    and resets its state as `ILIFNode` does. torch computes it: raises ValueError for a backend
-    other than "auto" and "torch".
+    and resets its state as `ILIFNode` does, on the backends "cupy" and "torch"; raises ValueError
+    for another.
     Source: Su et al., "Deep Directly-Trained Spiking Neural Networks for Object Detection",
     ICCV 2023, arXiv:2307.11411.
     """
 
+    hard_reset = True
+
     def __init__(self, decay: float = 0.25, backend: str = "auto") -> None:
         if backend not in BACKENDS:
-            known = " or ".join(map(repr, BACKENDS))
-            raise ValueError(f"backend is {backend!r}, expected {known} for the binary LIF")
+            known = ", ".join(BACKENDS)
+            raise ValueError(f"backend is {backend!r}, the binary LIF has one of {known}")
         super().__init__(1, decay, backend=backend)
 
-    def multi_step_forward(self, x: Tensor) -> Tensor:
-        self._check_state(x)
-        if self.shift is not None:
-            x = x + self.shift.view(-1, *[1] * (x.dim() - 3))
-        spikes, v = LIFFunction.apply(x, self._initial_state(x), self.decay)
-        self.v = v if self.keep_state else None
-        return spikes
+    def _torch(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return LIFFunction.apply(x, v, self.decay)
 
     def extra_repr(self) -> str:
-        return f"decay={self.decay}"
+        return f"decay={self.decay}, backend={self.backend!r}"
 
 
 class LeakySiLU(base.MemoryModule):

@@ -65,6 +65,7 @@ class ILIFNode(base.MemoryModule):
 
     v: Tensor | None
     shift: Tensor | None
+    hard_reset = False
 
     def __init__(
         self,
@@ -107,14 +108,14 @@ class ILIFNode(base.MemoryModule):
             if backend == "cupy" and not (torch.is_grad_enabled() and x.requires_grad):
                 return self._shifted(x)
             x = x + self.shift.view(-1, *[1] * (x.dim() - 3))
-        settings = (self.max_spikes, self.decay, self.input_scale, self.detach_reset)
         if backend == "cupy":
-            spikes, v = ilif(x, self.v, *settings, self.keep_state, self.spike_value)
+            settings = (self.max_spikes, self.decay, self.input_scale, self.detach_reset)
+            values = (self.spike_value, self.hard_reset)
+            spikes, v = ilif(x, self.v, *settings, self.keep_state, *values)
         elif backend == "spikingjelly":
             spikes, v = self._spikingjelly(x, self._initial_state(x))
         else:
-            start = self._initial_state(x)
-            spikes, v = ILIFFunction.apply(x, start, *settings, self.spike_value)
+            spikes, v = self._torch(x, self._initial_state(x))
         self.v = v if self.keep_state else None
         return spikes
 
@@ -122,8 +123,9 @@ class ILIFNode(base.MemoryModule):
         """Addition and neuron in one pass."""
         settings = (self.max_spikes, self.decay, self.input_scale)
         spikes, _, self.v = ilif_inference(
-            x, None, self.shift, None, self.v, *settings, False, self.keep_state, self.spike_value
-        )
+            x, None, self.shift, None, self.v,
+            *settings, False, self.keep_state, self.spike_value, self.hard_reset,
+        )  # fmt: skip
         return spikes
 
     def _backend_for(self, x: Tensor) -> str:
@@ -134,7 +136,8 @@ class ILIFNode(base.MemoryModule):
             return "cupy"
         if self.backend == "cupy":
             raise ValueError(f"backend 'cupy' cannot run: {reason}")
-        return "spikingjelly" if x.is_cuda and 0 < self.decay < 1 else "torch"
+        spikingjelly_can = x.is_cuda and 0 < self.decay < 1 and not self.hard_reset
+        return "spikingjelly" if spikingjelly_can else "torch"
 
     def _check_state(self, x: Tensor) -> None:
         if self.v is not None and self.v.shape != x.shape[1:]:
@@ -147,6 +150,10 @@ class ILIFNode(base.MemoryModule):
         if self.v is None:
             return torch.zeros_like(x[0], dtype=torch.promote_types(x.dtype, torch.float32))
         return self.v
+
+    def _torch(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        settings = (self.max_spikes, self.decay, self.input_scale, self.detach_reset)
+        return ILIFFunction.apply(x, v, *settings, self.spike_value)
 
     def _spikingjelly(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         spikes, v, _ = functional.ilif_multi_step(

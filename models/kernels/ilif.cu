@@ -3,15 +3,19 @@
 //   U[t] = decay * V[t-1] + input_scale * X[t],   C[t] = rint(clip(U[t], 0, D)),   V[t] = U[t] - C[t]
 //   S[t] = spike_value * C[t]: spike counts for a value of 1, normalised spikes for 1 / D
 //
+// and of the binary neuron of EMS-YOLO: C[t] = 1 where U[t] > 0.5, V[t] = U[t] * (1 - C[t])
+//
 // Compiled once per element type and number of steps, with
 //   -DSCALAR=float|double|Half|BFloat16   type of x, spikes and their gradients
 //   -DTIME_STEPS=4                        T, so that the loads of all steps fly together
 //   -DVECTORISED=1                        16-byte accesses: aligned pointers, whole vectors only
+//   -DHARD_RESET=1                        the binary neuron, whose max_spikes is 1
 //   --fmad=false                          fuse a product with a sum only where it says fma
 //
 // A tensor is T dense rows of `neurons` elements, whatever the axes behind them. Membranes live in
 // registers, in float (double for double). A thread owns 8 neurons, so that its surrogate window,
-// one bit each, is one byte per step: window[t][thread of the grid]. See docs/kernels.md.
+// one bit each, is one byte per step: window[t][thread of the grid]. A hard reset keeps as many bytes
+// of who fired behind those of all steps. See docs/kernels.md.
 
 // --- single instructions, and 16-bit formats by hand: NVRTC may come without the CUDA headers --------
 
@@ -98,11 +102,13 @@ __device__ Index single_neuron(Index first, int i, Index neurons) {
     return first + i < neurons ? first + i : neurons - 1;
 }
 
-// Place of the thread's byte in the window of step t.
+// Place of the thread's byte in the window of step t, and of who fired in step t.
 __device__ Index window_byte(int t) {
     const Index threads = static_cast<Index>(gridDim.x) * blockDim.x;
     return t * threads + static_cast<Index>(blockIdx.x) * blockDim.x + threadIdx.x;
 }
+
+__device__ Index fired_byte(int t) { return window_byte(TIME_STEPS + t); }
 
 // The thread's neurons of one row.
 template <typename Element>
@@ -150,6 +156,22 @@ __device__ Membrane clip(Membrane u, Membrane max_spikes) {
     return u < 0 ? 0 : u > max_spikes ? max_spikes : u;
 }
 
+__device__ Membrane fire(Membrane u, Membrane max_spikes) {
+    if (HARD_RESET) return u > Membrane(0.5);
+    return rint(clip(u, max_spikes));
+}
+
+__device__ Membrane reset(Membrane u, Membrane count) {
+    if (HARD_RESET) return count > 0 ? 0 : u;
+    return u - count;
+}
+
+// Where the surrogate gradient is 1: 0 <= u <= D, open at both ends with a hard reset.
+__device__ bool in_window(Membrane u, Membrane max_spikes) {
+    if (HARD_RESET) return u > 0 && u < max_spikes;
+    return u == clip(u, max_spikes);
+}
+
 // May be null: initial_v (rest), window and final_v (not wanted).
 extern "C" __global__ void ilif_forward(
     const Scalar* __restrict__ x, const Membrane* __restrict__ initial_v,
@@ -162,18 +184,19 @@ extern "C" __global__ void ilif_forward(
     for (int t = 0; t < TIME_STEPS; ++t) {
         Membrane input[OWNED], count[OWNED];
         load(input, x + t * neurons, neurons);
-        unsigned inside = 0;
+        unsigned inside = 0, fired = 0;
 #pragma unroll
         for (int i = 0; i < OWNED; ++i) {
             const Membrane u = charge(v[i], input[i], decay, input_scale);
-            const Membrane clipped = clip(u, max_spikes);
-            inside |= static_cast<unsigned>(u == clipped) << i;
-            count[i] = rint(clipped);
-            v[i] = u - count[i];
+            count[i] = fire(u, max_spikes);
+            inside |= static_cast<unsigned>(in_window(u, max_spikes)) << i;
+            fired |= static_cast<unsigned>(count[i] > 0) << i;
+            v[i] = reset(u, count[i]);
             count[i] *= spike_value;
         }
         store(spikes + t * neurons, count, neurons);
         if (window) window[window_byte(t)] = static_cast<unsigned char>(inside);
+        if (window && HARD_RESET) window[fired_byte(t)] = static_cast<unsigned char>(fired);
     }
     if (final_v) store(final_v, v, neurons);
 }
@@ -191,10 +214,12 @@ extern "C" __global__ void ilif_backward(
         Membrane grad[OWNED];
         load(grad, grad_spikes + t * neurons, neurons);
         const unsigned bits = window[window_byte(t)];
+        const unsigned fired = HARD_RESET ? window[fired_byte(t)] : 0;
 #pragma unroll
         for (int i = 0; i < OWNED; ++i) {
             const bool inside = bits >> i & 1;
-            const Membrane kept = detach_reset || !inside ? grad_v[i] : 0;
+            const bool through = HARD_RESET ? !(fired >> i & 1) : detach_reset || !inside;
+            const Membrane kept = through ? grad_v[i] : 0;
             const Membrane grad_u = inside ? kept + grad[i] * spike_value : kept;
             grad[i] = grad_u * input_scale;
             grad_v[i] = grad_u * decay;
@@ -250,8 +275,8 @@ extern "C" __global__ void ilif_inference(
 #pragma unroll
         for (int i = 0; i < OWNED; ++i) {
             const Membrane u = charge(v[i], input[i], decay, input_scale);
-            input[i] = rint(clip(u, max_spikes));
-            v[i] = u - input[i];
+            input[i] = fire(u, max_spikes);
+            v[i] = reset(u, input[i]);
             input[i] *= spike_value;
         }
         store(spikes + t * neurons, input, neurons);

@@ -24,12 +24,14 @@ def ilif(
     detach_reset: bool = True,
     keep_state: bool = True,
     spike_value: float = 1.0,
+    hard_reset: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Spike counts of x [T, ...] and, with `keep_state`, the final membrane [...].
 
     Neurons start at membrane v [...], or at rest. Differentiable in x and v. Counts come times
-    `spike_value`: 1 / D for normalised spikes. Raises ValueError for an element type that has no
-    kernel. Equations: models.neuron.ILIFNode.
+    `spike_value`: 1 / D for normalised spikes. `hard_reset` makes it the binary neuron of
+    EMS-YOLO, of max_spikes 1. Raises ValueError for an element type that has no kernel.
+    Equations: models.neuron.ILIFNode, models.lif.LIFNode.
     """
     membrane = membrane_dtype(x)
     require_shapes({"v": (v, x.shape[1:])})
@@ -38,8 +40,9 @@ def ilif(
         x.requires_grad or (v is not None and v.requires_grad)
     )
     spikes, state, _ = ilif_forward(
-        x, v, max_spikes, decay, input_scale, detach_reset, keep_state, differentiable, spike_value
-    )
+        x, v, max_spikes, decay, input_scale, detach_reset,
+        keep_state, differentiable, spike_value, hard_reset,
+    )  # fmt: skip
     return spikes, state if keep_state else None
 
 
@@ -55,6 +58,7 @@ def ilif_inference(
     keep_sum: bool = False,
     keep_state: bool = False,
     spike_value: float = 1.0,
+    hard_reset: bool = False,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Spikes of y = x * scale + shift + residual in one pass, without gradients.
 
@@ -70,7 +74,7 @@ def ilif_inference(
     scale, shift, v = (None if p is None else p.to(membrane) for p in (scale, shift, v))
     spikes, y, state = ilif_inference_op(
         x, scale, shift, residual, v,
-        max_spikes, decay, input_scale, keep_sum, keep_state, spike_value,
+        max_spikes, decay, input_scale, keep_sum, keep_state, spike_value, hard_reset,
     )  # fmt: skip
     return spikes, y if keep_sum else None, state if keep_state else None
 
@@ -134,12 +138,13 @@ def new_state(x: Tensor, strides: Sequence[int], wanted: bool) -> Tensor:
 
 
 def forward_outputs(
-    x: Tensor, keep_state: bool, keep_window: bool
+    x: Tensor, keep_state: bool, keep_window: bool, hard_reset: bool
 ) -> tuple[list[int], tuple[Tensor, Tensor, Tensor]]:
     """Layout, then empty spikes, state and window; those not wanted have no elements."""
     strides = steps_layout(x)
     threads = blocks(x[0].numel()) * THREADS if keep_window else 0
-    window = torch.empty((x.shape[0], threads), dtype=torch.uint8, device=x.device)
+    rows = x.shape[0] * (2 if hard_reset else 1)  # the window's, then those of who fired
+    window = torch.empty((rows, threads), dtype=torch.uint8, device=x.device)
     spikes = new(x, x.shape, strides, x.dtype)
     return strides, (spikes, new_state(x, strides, keep_state), window)
 
@@ -155,9 +160,13 @@ def ilif_forward(
     keep_state: bool,
     keep_window: bool,
     spike_value: float = 1.0,
+    hard_reset: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes [T, ...], final membrane [...] and surrogate window, one bit per element."""
-    strides, outputs = forward_outputs(x, keep_state, keep_window)
+    """Spikes [T, ...], final membrane [...] and surrogate window, one bit per element.
+
+    With `hard_reset` a second bit per element, behind the window, says who fired.
+    """
+    strides, outputs = forward_outputs(x, keep_state, keep_window, hard_reset)
     spikes, state, window = outputs
     if x.numel() == 0:
         return outputs
@@ -173,13 +182,16 @@ def ilif_forward(
         float(input_scale),
         float(spike_value),
     )
-    launch("ilif_forward", x.shape[0], x[0].numel(), arguments)
+    launch("ilif_forward", x.shape[0], x[0].numel(), hard_reset, arguments)
     return outputs
 
 
 @ilif_forward.register_fake
-def _(x, v, max_spikes, decay, input_scale, detach_reset, keep_state, keep_window, spike_value=1.0):
-    return forward_outputs(x, keep_state, keep_window)[1]
+def _(
+    x, v, max_spikes, decay, input_scale, detach_reset,
+    keep_state, keep_window, spike_value=1.0, hard_reset=False,
+):  # fmt: skip
+    return forward_outputs(x, keep_state, keep_window, hard_reset)[1]
 
 
 @torch.library.custom_op("spikeyolo_gen1::ilif_backward", mutates_args=())
@@ -193,6 +205,7 @@ def ilif_backward(
     detach_reset: bool,
     keep_grad_v: bool,
     spike_value: float = 1.0,
+    hard_reset: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of x and of the initial membrane; `strides` is the layout x had."""
     grad_x = new(grad_spikes, grad_spikes.shape, strides, grad_spikes.dtype)
@@ -212,14 +225,14 @@ def ilif_backward(
         float(spike_value),
         int(detach_reset),
     )
-    launch("ilif_backward", grad_spikes.shape[0], neurons, arguments)
+    launch("ilif_backward", grad_spikes.shape[0], neurons, hard_reset, arguments)
     return grad_x, grad_initial
 
 
 @ilif_backward.register_fake
 def _(
     grad_spikes, window, grad_v, strides,
-    decay, input_scale, detach_reset, keep_grad_v, spike_value=1.0,
+    decay, input_scale, detach_reset, keep_grad_v, spike_value=1.0, hard_reset=False,
 ):  # fmt: skip
     grad_x = new(grad_spikes, grad_spikes.shape, strides, grad_spikes.dtype)
     return grad_x, new_state(grad_spikes, strides, keep_grad_v)
@@ -227,7 +240,7 @@ def _(
 
 def setup_context(ctx, inputs, output) -> None:
     x, v, _max_spikes, ctx.decay, ctx.input_scale, ctx.detach_reset = inputs[:6]
-    ctx.keep_state, _keep_window, ctx.spike_value = inputs[6:]
+    ctx.keep_state, _keep_window, ctx.spike_value, ctx.hard_reset = inputs[6:]
     spikes, _state, window = output
     ctx.save_for_backward(window)
     ctx.set_materialize_grads(False)
@@ -249,8 +262,9 @@ def backward(ctx, grad_spikes, grad_state, _grad_window):
         ctx.detach_reset,
         ctx.has_initial,
         ctx.spike_value,
+        ctx.hard_reset,
     )
-    return grad_x, grad_v if ctx.has_initial else None, *[None] * 7
+    return grad_x, grad_v if ctx.has_initial else None, *[None] * 8
 
 
 torch.library.register_autograd(
@@ -271,6 +285,7 @@ def ilif_inference_op(
     keep_sum: bool,
     keep_state: bool,
     spike_value: float = 1.0,
+    hard_reset: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes [T, B, C, ...], the sum they come from and the final membrane."""
     strides, outputs = inference_outputs(x, keep_sum, keep_state)
@@ -295,7 +310,7 @@ def ilif_inference_op(
         float(input_scale),
         float(spike_value),
     )
-    launch("ilif_inference", x.shape[0], x[0].numel(), arguments)
+    launch("ilif_inference", x.shape[0], x[0].numel(), hard_reset, arguments)
     return outputs
 
 
@@ -311,6 +326,6 @@ def inference_outputs(
 @ilif_inference_op.register_fake
 def _(
     x, scale, shift, residual, v,
-    max_spikes, decay, input_scale, keep_sum, keep_state, spike_value=1.0,
+    max_spikes, decay, input_scale, keep_sum, keep_state, spike_value=1.0, hard_reset=False,
 ):  # fmt: skip
     return inference_outputs(x, keep_sum, keep_state)[1]

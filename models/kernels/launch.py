@@ -45,7 +45,13 @@ def blocks(neurons: int) -> int:
     return -(-neurons // (THREADS * OWNED))
 
 
-def launch(kernel: str, time_steps: int, neurons: int, arguments: Sequence[Argument]) -> None:
+def launch(
+    kernel: str,
+    time_steps: int,
+    neurons: int,
+    hard_reset: bool,
+    arguments: Sequence[Argument],
+) -> None:
     """Run a kernel of ilif.cu on the device of its first argument, behind torch's current stream.
 
     Tensors are passed as pointers (None as null), int as 64 bits, float in the membranes' type.
@@ -57,7 +63,7 @@ def launch(kernel: str, time_steps: int, neurons: int, arguments: Sequence[Argum
     vectorised = neurons % lanes == 0 and all(t.data_ptr() % VECTOR_BYTES == 0 for t in tensors)
     real = np.float64 if membrane == torch.float64 else np.float32
     packed = tuple(_packed(argument, real) for argument in arguments)
-    run = compiled(kernel, scalar, time_steps, vectorised)
+    run = compiled(kernel, scalar, time_steps, vectorised, hard_reset)
     with current_stream(first.device):
         run((blocks(neurons),), (THREADS,), packed)
 
@@ -70,7 +76,7 @@ def _packed(argument: Argument, real: type[np.floating]) -> np.generic:
     return real(argument) if isinstance(argument, float) else np.int64(argument)
 
 
-def options(scalar: str, time_steps: int, vectorised: bool) -> tuple[str, ...]:
+def options(scalar: str, time_steps: int, vectorised: bool, hard_reset: bool) -> tuple[str, ...]:
     """What ilif.cu asks of its compiler."""
     return (
         "-std=c++17",
@@ -78,13 +84,16 @@ def options(scalar: str, time_steps: int, vectorised: bool) -> tuple[str, ...]:
         f"-DSCALAR={scalar}",
         f"-DTIME_STEPS={time_steps}",
         f"-DVECTORISED={int(vectorised)}",
+        f"-DHARD_RESET={int(hard_reset)}",
     )
 
 
 @functools.cache
-def compiled(kernel: str, scalar: str, time_steps: int, vectorised: bool) -> Kernel:
+def compiled(
+    kernel: str, scalar: str, time_steps: int, vectorised: bool, hard_reset: bool
+) -> Kernel:
     """Raises ValueError if CuPy, its compiler or the driver fails."""
-    given = options(scalar, time_steps, vectorised)
+    given = options(scalar, time_steps, vectorised, hard_reset)
     try:
         import cupy
 

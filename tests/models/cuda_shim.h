@@ -43,9 +43,10 @@ static unsigned short float_to_half(float value) {
 
 // What CUDA gets as compile-time constants is set at every launch here: one build for all.
 static int time_steps;
-static bool vectorised;
+static bool vectorised, hard_reset;
 #define TIME_STEPS time_steps
 #define VECTORISED vectorised
+#define HARD_RESET hard_reset
 
 // A launch of `blocks` blocks, of which those before `first` are left out.
 struct Launch {
@@ -68,9 +69,10 @@ void run(void (*kernel)(Types...), Launch launch, void** arguments) {
 }
 
 // After the kernels: `EXPORT(name)` makes run_name callable from outside.
-#define EXPORT(name)                                                                    \
-    extern "C" void run_##name(int steps, bool vectors, Launch launch, void** arguments) { \
-        time_steps = steps;                                                             \
-        vectorised = vectors;                                                           \
-        run(name, launch, arguments);                                                   \
+#define EXPORT(name)                                                                       \
+    extern "C" void run_##name(int steps, bool vectors, bool hard, Launch launch, void** arguments) { \
+        time_steps = steps;                                                                \
+        vectorised = vectors;                                                              \
+        hard_reset = hard;                                                                 \
+        run(name, launch, arguments);                                                      \
     }

@@ -61,8 +61,8 @@ def test_carried_state_makes_two_halves_one_run(neuron):
 
 
 def test_what_only_the_integer_neuron_runs_on_is_refused():
-    with pytest.raises(ValueError, match="backend is 'cupy', expected 'auto' or 'torch' for the"):
-        LIFNode(backend="cupy")
+    with pytest.raises(ValueError, match="backend is 'spikingjelly', the binary LIF has one of"):
+        LIFNode(backend="spikingjelly")
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])

@@ -15,6 +15,7 @@ from torch import Tensor
 from models import neuron
 from models.kernels import launch
 from models.kernels.ilif import ilif, ilif_backward, ilif_forward, ilif_inference, steps_layout
+from models.lif import LIFFunction, LIFNode
 from models.neuron import ILIFFunction, ILIFNode
 
 HERE = Path(__file__).parent
@@ -50,16 +51,16 @@ def libraries(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def kernels_on_cpu(libraries, monkeypatch):
-    """compiled(kernel, scalar, T, vectorised) -> what launches it; in the place of CuPy's."""
+    """compiled(kernel, scalar, T, vectorised, hard_reset) -> what launches it, for CuPy's."""
 
-    def compiled(kernel, scalar, time_steps, vectorised):
+    def compiled(kernel, scalar, time_steps, vectorised, hard_reset):
         run = getattr(libraries[scalar], f"run_{kernel}")
-        run.argtypes = [ctypes.c_int, ctypes.c_bool, Launch, ctypes.c_void_p]
+        run.argtypes = [ctypes.c_int, ctypes.c_bool, ctypes.c_bool, Launch, ctypes.c_void_p]
 
         def call(grid, block, arguments, first=0):
             cells = [np.array(argument) for argument in arguments]
             pointers = (ctypes.c_void_p * len(cells))(*(cell.ctypes.data for cell in cells))
-            run(time_steps, vectorised, Launch(first, *grid, *block), pointers)
+            run(time_steps, vectorised, hard_reset, Launch(first, *grid, *block), pointers)
 
         return call
 
@@ -92,6 +93,16 @@ def torch_neuron(x, v, *settings, spike_value=1.0):
     if v is None:
         v = torch.zeros_like(x[0], dtype=launch.SCALARS[x.dtype][1])
     return ILIFFunction.apply(x, v, *settings, spike_value)
+
+
+def binary_neuron(x, v, decay):
+    return ilif(x, v, 1, decay, hard_reset=True)
+
+
+def torch_binary_neuron(x, v, decay):
+    if v is None:
+        v = torch.zeros_like(x[0], dtype=launch.SCALARS[x.dtype][1])
+    return LIFFunction.apply(x, v, decay)
 
 
 def random_input(generator: torch.Generator, T: int, neurons: int, max_spikes: int) -> Tensor:
@@ -177,6 +188,29 @@ def test_golden_spikes_and_gradients(golden, code, tag):
     torch.testing.assert_close(x.grad, torch.tensor(figures[f"{tag}_grad"]), rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_binary_neuron_equals_torchs_bit_for_bit(dtype):
+    """Every T to 16, odd sizes, with states or not; spikes, final state and gradients."""
+    generator = torch.Generator().manual_seed(0)
+    membrane = launch.SCALARS[dtype][1]
+    for case in range(64):
+        T, N = case % 16 + 1, (1, 9, 1000, 1024, 2049)[case % 5]
+        x = random_input(generator, T, N, 1).to(dtype)
+        v = torch.randn(N, generator=generator).to(membrane) if case & 2 else None
+        cotangents = (
+            torch.randn(T, N, generator=generator).to(dtype),
+            torch.randn(N, generator=generator).to(membrane) if case & 4 else None,
+        )
+        decay = (0.25, 0.5, 1.0)[case % 3]
+        ours, truth = (
+            forward_and_backward(neuron, x, v, cotangents, (decay,))
+            for neuron in (binary_neuron, torch_binary_neuron)
+        )
+        for mine, theirs in zip(ours, truth, strict=True):
+            same(mine, theirs)
+    assert set(truth[0].unique().tolist()) == {0, 1}
+
+
 def test_golden_normalised_spikes_and_gradients(check_nilif):
     check_nilif("cupy")
 
@@ -240,7 +274,8 @@ def test_only_what_is_wanted_is_kept():
         ilif(x)
         assert not kept
         ilif(x.requires_grad_())
-    assert [saved.nbytes for saved in kept] == [window.nbytes]
+        ilif(x, max_spikes=1, hard_reset=True)
+    assert [saved.nbytes for saved in kept] == [window.nbytes, 2 * window.nbytes]
 
 
 @pytest.mark.parametrize("vectorised", [True, False])
@@ -252,7 +287,7 @@ def test_more_neurons_than_32_bits_count(kernels_on_cpu, vectorised, tmp_path):
     x[:, -1000:] = (torch.randn(T, 1000) * 3).bfloat16()
     pointers = (np.uint64(x.data_ptr()), np.uint64(0), np.uint64(spikes.data_ptr()))
     settings = (np.int64(neurons), *map(np.float32, (4, 0.25, 1, 1)))
-    run = kernels_on_cpu("ilif_forward", "BFloat16", T, vectorised)
+    run = kernels_on_cpu("ilif_forward", "BFloat16", T, vectorised, False)
     blocks = launch.blocks(neurons)
     arguments = (*pointers, np.uint64(0), np.uint64(0), *settings)
     run((blocks,), (threads,), arguments, first=blocks - 1)
@@ -289,16 +324,23 @@ def test_inference_equals_its_parts(shape, layout, dtype):
         same(y, total if use & 4 else None)
 
 
+NODES = {
+    "ilif": partial(ILIFNode, 3),
+    "nilif": partial(ILIFNode, 3, normalize=True),
+    "lif": LIFNode,
+}
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("neuron", NODES)
 @pytest.mark.parametrize("carry", [False, True])
-def test_nodes_add_a_deployed_bias(dtype, carry, normalize):
+def test_nodes_add_a_deployed_bias(dtype, carry, neuron):
     """In one pass without gradients, before the neuron with them; the same as torch's addition."""
     torch.manual_seed(0)
     x = (torch.randn(4, 2, 16, 5, 8) * 2).to(dtype)
     runs = []
     for backend, needs_grad in (("torch", True), ("cupy", True), ("cupy", False)):
-        node = ILIFNode(3, 0.25, backend=backend, normalize=normalize)
+        node = NODES[neuron](decay=0.25, backend=backend)
         node.keep_state, node.shift = carry, torch.linspace(-1, 2, 16).to(dtype)
         leaf = x.clone().requires_grad_(needs_grad)
         outputs = (node(leaf), node(leaf), node.v)
@@ -325,6 +367,10 @@ def test_operators_keep_their_promises():
     backward = (torch.ones_like(x), window, v.detach(), list(x.stride()), 0.25, 1.0, True, True)
     torch.library.opcheck(ilif_backward, backward)
     torch.library.opcheck(ilif_backward, (*backward, 0.25))
+    binary = (x, v, 1, *everything[1:], 1.0, True)
+    torch.library.opcheck(ilif_forward, binary)
+    window = ilif_forward(x.detach(), *binary[1:])[2].detach()
+    torch.library.opcheck(ilif_backward, (backward[0], window, *backward[2:], 1.0, True))
 
 
 def test_compiles_without_graph_breaks():

@@ -11,6 +11,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from models.kernels import launch
+from models.lif import LIFNode
 from models.neuron import ILIFNode
 
 
@@ -39,12 +40,14 @@ def test_auto_on_a_cpu_is_torch(cupy):
 
 
 def test_auto_on_a_gpu_is_cupy(cupy):
-    assert ILIFNode()._backend_for(cuda_input()) == "cupy"
+    for node in (ILIFNode(), LIFNode()):
+        assert node._backend_for(cuda_input()) == "cupy"
 
 
 def test_auto_on_a_gpu_without_cupy_is_spikingjelly_where_it_can(no_cupy):
     assert ILIFNode()._backend_for(cuda_input()) == "spikingjelly"
-    assert ILIFNode(decay=1.0)._backend_for(cuda_input()) == "torch"
+    for node in (ILIFNode(decay=1.0), LIFNode()):
+        assert node._backend_for(cuda_input()) == "torch"
 
 
 def test_cupy_is_refused_where_it_cannot_run(no_cupy):
@@ -61,7 +64,7 @@ def test_a_missing_driver_is_one_sentence(cupy):
     cupy.RawModule = without_driver
     sentence = r"^backend 'cupy' cannot run: OSError .*Driver: CUDA driver version is insufficient"
     with pytest.raises(ValueError, match=sentence):
-        launch.compiled("ilif_forward", "float", 3, True)
+        launch.compiled("ilif_forward", "float", 3, True, False)
 
 
 def test_cupy_gets_the_source_and_its_options_once(cupy):
@@ -77,11 +80,12 @@ def test_cupy_gets_the_source_and_its_options_once(cupy):
     cupy.RawModule = RawModule
     launch.compiled.cache_clear()
     for _ in range(2):
-        assert launch.compiled("ilif_backward", "Half", 5, False) == "ilif_backward"
+        assert launch.compiled("ilif_backward", "Half", 5, False, True) == "ilif_backward"
     launch.compiled.cache_clear()
     ((code, options),) = built
     assert "ilif_backward" in code
-    assert {"-DSCALAR=Half", "-DTIME_STEPS=5", "-DVECTORISED=0", "--fmad=false"} <= set(options)
+    assert {"-DSCALAR=Half", "-DTIME_STEPS=5", "--fmad=false"} <= set(options)
+    assert {"-DVECTORISED=0", "-DHARD_RESET=1"} <= set(options)
 
 
 def test_a_cpu_never_imports_cupy():
@@ -104,11 +108,11 @@ def test_a_node_that_keeps_no_state_starts_from_rest(backend):
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
-@pytest.mark.parametrize("vectorised", [0, 1])
+@pytest.mark.parametrize(("vectorised", "hard_reset"), [(0, 0), (1, 0), (1, 1)])
 @pytest.mark.parametrize("scalar", [name for name, _ in launch.SCALARS.values()])
-def test_nvcc_takes_the_source(tmp_path, scalar, vectorised):
+def test_nvcc_takes_the_source(tmp_path, scalar, vectorised, hard_reset):
     """For A100 and H100 / H200: no register spills, and all but window bytes move 16 at once."""
-    options = launch.options(scalar, time_steps=4, vectorised=bool(vectorised))
+    options = launch.options(scalar, 4, bool(vectorised), bool(hard_reset))
     targets = [f"-gencode=arch=compute_{sm},code=[sm_{sm},compute_{sm}]" for sm in (80, 90)]
     command = ["nvcc", *options, *targets, "-Xptxas=-v", "--keep", f"--keep-dir={tmp_path}"]
     output = ["-fatbin", "-o", tmp_path / "ilif.fatbin", launch.SOURCE]

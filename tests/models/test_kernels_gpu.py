@@ -10,6 +10,7 @@ from models import build_model
 from models.deploy import biases_into_neurons, deploy
 from models.kernels.ilif import ilif, ilif_inference
 from models.kernels.launch import SCALARS
+from models.lif import LIFFunction
 from models.neuron import ILIFFunction, ILIFNode
 
 pytestmark = [
@@ -64,6 +65,19 @@ def test_equals_the_torch_neuron(dtype, T, normalize):
     for mine, exact in zip(ours[2:], precise[2:], strict=True):
         tolerance = 4 * torch.finfo(mine.dtype).eps * exact.abs().clamp(min=1)
         assert ((mine.double() - exact).abs() <= tolerance).double().mean() > 0.999
+
+
+@pytest.mark.parametrize("T", range(1, 17))
+@pytest.mark.parametrize("dtype", SCALARS)
+def test_the_binary_neuron_equals_torchs(dtype, T):
+    torch.manual_seed(T)
+    membrane = SCALARS[dtype][1]
+    for size in (1, 1025, 40_003, 1_000_000):
+        x, v = draw((T, size), dtype) / 3, draw((size,), membrane)
+        weights = (torch.randn_like(x), torch.randn_like(v))
+        ours = run(partial(ilif, hard_reset=True), x, v, weights, 1, 0.25)
+        for mine, theirs in zip(ours, run(LIFFunction.apply, x, v, weights, 0.25), strict=True):
+            assert torch.equal(mine, theirs)
 
 
 def layouts(x: Tensor) -> dict[str, Tensor]:
@@ -157,14 +171,18 @@ def test_compiles_without_graph_breaks():
     torch.testing.assert_close(torch.autograd.grad(compiled(x), x)[0], truth)
 
 
-@pytest.mark.parametrize("activation", ["ilif", "nilif"])
-def test_network_and_gradients_equal_those_of_the_torch_backend(activation):
+NETWORKS = [("spikeyolo-p", "ilif"), ("spikeyolo-p", "nilif"), ("ems-res10", "lif")]
+
+
+@pytest.mark.parametrize(("name", "activation"), NETWORKS)
+def test_network_and_gradients_equal_those_of_the_torch_backend(name, activation):
     results = []
     for backend in ("torch", "cupy"):
         torch.manual_seed(0)
         settings = {"variant": "gen1", "activation": activation, "backend": backend}
-        model = build_model("spikeyolo-p", **settings).cuda().double()
-        x = torch.poisson(torch.full((4, 2, 2, 64, 64), 0.4, device="cuda")).double()
+        model = build_model(name, **settings).cuda().double()
+        T = model.config.time_steps
+        x = torch.poisson(torch.full((T, 2, 2, 64, 64), 0.4, device="cuda")).double()
         maps = model(x)
         sum(m.square().sum() for m in maps).backward()
         results.append([*maps, *(p.grad for p in model.parameters() if p.grad is not None)])
