@@ -11,7 +11,8 @@ from models.ems_blocks import (
     SpikingShortcut,
     WideningShortcut,
 )
-from models.ems_yolo import EMSYOLO, NECK, SIZES, WIDE, WIDENED, EMSConfig, resolve_config
+from models.ems_layout import BEHIND_BACKBONE, Layer, Layout
+from models.ems_yolo import EMSYOLO, SIZES, EMSConfig, resolve_config
 
 #: What the authors call the parts of a module, by our class; "a.b" names a part of a part.
 EMS_PARTS: dict[type[nn.Module], dict[str, str]] = {
@@ -29,30 +30,33 @@ EMS_PARTS: dict[type[nn.Module], dict[str, str]] = {
     RealConv: {"bn": "bn.bn"},
     AnchorDetect: {"convs": "m"},
 }
-STEM, FIRST = "model.0.conv.weight", "residual_function.1.weight"
+STEM, ANCHORS = "model.0.conv.weight", ".anchors"
+FIRST, SECOND = "residual_function.1.weight", "residual_function.4.weight"
 COCO_CLASSES = 80
+#: Layers behind the backbone, by how many numbers they stand before the head.
+BEFORE_HEAD = {"neck": 6, "out5": 5, "lateral": 4, "upsample": 3, "out4": 1, "head": 0}
 
 
-def ems_layers(extra_blocks: tuple[int, ...]) -> dict[str, str]:
-    """Our name of a layer -> theirs, numbered; between lateral and out4 they count up and cat."""
+def ems_layers(config: EMSConfig) -> dict[str, str]:
+    """Our name of a layer -> theirs: lines are numbered, repeats numbered within their line."""
     names, number = {"stem": "model.0"}, 1
-    for stage, extra in enumerate(extra_blocks, start=1):
-        names[f"stage{stage}.0"] = f"model.{number}"
-        number += 1
-        for i in range(extra):
-            names[f"stage{stage}.{i + 1}"] = (
-                f"model.{number}.{i}" if extra > 1 else f"model.{number}"
-            )
-        number += extra > 0
-    offsets = {"neck": 0, "out5": 1, "lateral": 2, "upsample": 3, "out4": 5, "head": 6}
-    return names | {name: f"model.{number + offset}" for name, offset in offsets.items()}
+    for stage, layers in enumerate(config.layout.stages, start=1):
+        blocks: list[str] = []
+        for layer in layers:
+            line = f"model.{number}"
+            several = [f"{line}.{i}" for i in range(layer.repeats)]
+            blocks += several if layer.repeats > 1 else [line]
+            number += 1
+        names |= {f"stage{stage}.{i}": block for i, block in enumerate(blocks)}
+    head = number + BEFORE_HEAD["neck"]
+    return names | {name: f"model.{head - before}" for name, before in BEFORE_HEAD.items()}
 
 
 def ems_constants(config: EMSConfig) -> dict[str, Tensor]:
     """What their state_dict holds and ours does not: the anchors, in cells."""
     anchors = torch.tensor(config.anchors, dtype=torch.float64).unflatten(1, (-1, 2))
     strides = torch.tensor(STRIDES, dtype=torch.float64)
-    return {f"{ems_layers(config.extra_blocks)['head']}.anchors": anchors / strides[:, None, None]}
+    return {f"{ems_layers(config)['head']}{ANCHORS}": anchors / strides[:, None, None]}
 
 
 def is_ems(state: dict[str, Tensor]) -> bool:
@@ -65,68 +69,87 @@ def infer_ems_config(state: dict[str, Tensor], variant: str | None = None) -> EM
     With `variant` None 80 classes mean "coco", any other number "gen1". Raises ValueError if a
     telling tensor is absent or misshapen.
     """
-
-    def tensor(name: str) -> Tensor:
-        if name not in state:
-            raise ValueError(f"missing tensor {name!r}: this is not an EMS-YOLO state_dict")
-        return state[name]
-
-    extra_blocks: list[int] = []
-    number = 1
-    for _ in range(4):
-        extra_blocks.append(_extra_blocks(state, number + 1))
-        number += 2 if extra_blocks[-1] else 1
-    names = ems_layers(tuple(extra_blocks))
-    anchors = tensor(f"{names['head']}.anchors").double()
-    if anchors.dim() != 3 or len(anchors) != len(STRIDES) or not anchors.numel():
-        found = f"tensor '{names['head']}.anchors' has shape {tuple(anchors.shape)}"
-        raise ValueError(f"{found}, expected [{len(STRIDES)}, n, 2]")
+    head, anchors = _head(state)
+    stages: list[list[Layer]] = []
+    for number in range(1, head - BEFORE_HEAD["neck"]):
+        if not stages or _changes_its_map(state, number):
+            stages.append([])
+        stages[-1].append(_layer(state, number))
+    stem = state[STEM]
+    layout = Layout(
+        stem_channels=stem.shape[0],
+        stem_kernel=stem.shape[2],
+        stages=tuple(map(tuple, stages)),
+        **{name: _layer(state, head - BEFORE_HEAD[name]) for name in BEHIND_BACKBONE},
+    )
+    num_classes = len(_tensor(state, f"model.{head}.m.0.weight")) // anchors.shape[1] - 5
     px = anchors * torch.tensor(STRIDES)[:, None, None]
-    num_classes = len(tensor(f"{names['head']}.m.0.weight")) // anchors.shape[1] - 5
-    layout = "ee" if len(state[STEM]) == 32 else "resnet"
-    blocks = {part: names.get(part, names.get(f"{part}.0")) for part in WIDENED}
-    resnet = {
-        "concat": f"{blocks['stage2']}.shortcut.1.weight" in state,
-        "wide": tuple(
-            part
-            for part, name in blocks.items()
-            if f"{name}.{FIRST}" in state and len(state[f"{name}.{FIRST}"]) == WIDE
-        ),
-        "real": tuple(part for part in NECK if f"{blocks[part]}.conv.weight" in state),
-    }
     return resolve_config(
         "res10",
         variant=variant or ("coco" if num_classes == COCO_CLASSES else "gen1"),
         num_classes=num_classes,
-        in_channels=state[STEM].shape[1],
+        in_channels=stem.shape[1],
         layout=layout,
-        extra_blocks=tuple(extra_blocks),
         anchors=tuple(tuple(scale.flatten().tolist()) for scale in px),
-        **(resnet if layout == "resnet" else {}),
     )
 
 
-def _extra_blocks(state: dict[str, Tensor], number: int) -> int:
-    """How many blocks layer `number` repeats; 0 if it is the next stage, which has a shortcut."""
+def _tensor(state: dict[str, Tensor], name: str) -> Tensor:
+    if name not in state:
+        raise ValueError(f"missing tensor {name!r}: this is not an EMS-YOLO state_dict")
+    return state[name]
+
+
+def _head(state: dict[str, Tensor]) -> tuple[int, Tensor]:
+    """Number of the layer with the anchors, and those, in cells, float64 [2, n, 2]."""
+    found = [name.split(".") for name in state if name.endswith(ANCHORS)]
+    if len(found) != 1 or len(found[0]) != 3 or not found[0][1].isdigit():
+        raise ValueError("no tensor 'model.<n>.anchors': this is not an EMS-YOLO state_dict")
+    number = int(found[0][1])
+    name = ".".join(found[0])
+    anchors = state[name].double()
+    if anchors.dim() != 3 or len(anchors) != len(STRIDES) or not anchors.numel():
+        shape = f"tensor {name!r} has shape {tuple(anchors.shape)}"
+        raise ValueError(f"{shape}, expected [{len(STRIDES)}, n, 2]")
+    return number, anchors
+
+
+def _layer(state: dict[str, Tensor], number: int) -> Layer:
+    """A line of their layout. Without a shortcut EMS-Block1 and MS-Block are the same."""
+    line = f"model.{number}"
     repeats = 0
-    while f"model.{number}.{repeats}.{FIRST}" in state:
+    while f"{line}.{repeats}.{FIRST}" in state:
         repeats += 1
-    if repeats:
-        return repeats
-    has_shortcut = any(name.startswith(f"model.{number}.shortcut.") for name in state)
-    return int(f"model.{number}.{FIRST}" in state and not has_shortcut)
+    block = f"{line}.0" if repeats else line
+    if f"{block}.conv.weight" in state:
+        channels, _, kernel, _ = state[f"{block}.conv.weight"].shape
+        return Layer("conv", channels, kernel=kernel)
+    hidden, _, kernel, _ = _tensor(state, f"{block}.{FIRST}").shape
+    channels = len(_tensor(state, f"{block}.{SECOND}"))
+    kind = "ms" if hidden == channels // 2 else "ems1"
+    if f"{block}.shortcut.2.weight" in state:
+        kind = "ems1"
+    elif f"{block}.shortcut.1.weight" in state:
+        kind = "ms" if len(state[f"{block}.shortcut.1.weight"]) == channels else "ems2"
+    return Layer(kind, channels, hidden, kernel, repeats or 1)
+
+
+def _changes_its_map(state: dict[str, Tensor], number: int) -> bool:
+    """Does a layer of the backbone begin a stage? A block without a shortcut of its own cannot."""
+    block = f"model.{number}."
+    shortcut = any(name.startswith(f"{block}shortcut.") for name in state)
+    return shortcut or f"{block}conv.weight" in state
 
 
 def ems_name(config: EMSConfig) -> str:
     """The published name of a network with these layers, or "ems" if it has none."""
-    names = ("layout", "extra_blocks", "concat", "wide", "real")
     for size, published in SIZES.items():
-        if all(getattr(published, name) == getattr(config, name) for name in names):
+        if published.layout == config.layout:
             return f"ems-{size}"
     return "ems"
 
 
 def ems_parts(module: nn.Module) -> dict[str, str]:
     if isinstance(module, EMSYOLO):
-        return ems_layers(module.config.extra_blocks)
+        return ems_layers(module.config)
     return EMS_PARTS.get(type(module), {})

@@ -81,10 +81,16 @@ class RealShortcut(nn.Module):
 
 
 class WideningShortcut(nn.Module):
-    """x, pooled, after the channels it lacks, made by neuron -> 1x1 -> batch norm: EMS-Block2."""
+    """x, pooled, after the channels it lacks, made by neuron -> 1x1 -> batch norm: EMS-Block2.
+
+    Raises ValueError if it lacks none.
+    """
 
     def __init__(self, neuron: Neuron, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
+        if out_channels <= in_channels:
+            found = f"EMS-Block2 gets {in_channels} channels and makes {out_channels}"
+            raise ValueError(f"{found}, expected it to widen")
         self.conv = SpikeConv(neuron, in_channels, out_channels - in_channels, 1, norm=batch_norm)
         self.pool = Pool(stride)
 
@@ -144,10 +150,15 @@ def ems_block2(
 
 
 def ms_block(
-    neuron: Neuron, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1
+    neuron: Neuron,
+    in_channels: int,
+    out_channels: int,
+    kernel: int = 3,
+    stride: int = 1,
+    hidden: int | None = None,
 ) -> ResidualBlock:
-    """MS-Block, of half width; its shortcut multiplies real values where the shape changes."""
+    """MS-Block, of half or `hidden` width; a shortcut that changes shape multiplies real values."""
     same = in_channels == out_channels and stride == 1
     shortcut = nn.Identity() if same else RealShortcut(in_channels, out_channels, stride)
-    hidden = out_channels // 2
+    hidden = hidden or out_channels // 2
     return ResidualBlock(neuron, in_channels, hidden, out_channels, kernel, stride, shortcut)

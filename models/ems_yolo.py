@@ -10,21 +10,17 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.anchor_head import AnchorDetect, Anchors, decode_anchors
 from models.anchor_loss import AnchorGains, AnchorLoss
-from models.blocks import Neuron
 from models.detector import DetectorConfig, DetectorNetwork, Upsample, published_but, with_overrides
-from models.ems_blocks import RealConv, ems_block1, ems_block2, ms_block
+from models.ems_blocks import RealConv
+from models.ems_layout import Layout, build_layer, build_stage, ee_layout, resnet_layout
 from models.lif import LeakySiLU, LIFNode
 from models.spikeyolo import neuron_factory
 
 ACTIVATIONS = ("lif", "ilif", "nilif", "relu")
-LAYOUTS = ("ee", "resnet")
-NECK = ("neck", "out5", "lateral", "out4")
-WIDENED = ("stage1", "stage2", "stage3", "stage4", *NECK)
-WIDE = 1024
 FINE_ANCHORS = (10, 14, 23, 27, 37, 58)
 COCO_ANCHORS: Anchors = (FINE_ANCHORS, (81, 82, 135, 169, 344, 319))
 GEN1_ANCHORS: Anchors = (FINE_ANCHORS, (81, 82, 135, 169, 216, 269))
@@ -36,6 +32,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+RES10 = ee_layout(0, 0, 0, 0)
+
+
 @dataclass(frozen=True)
 class EMSConfig(DetectorConfig):
     """Everything that shapes the network; the defaults are those of COCO.
@@ -43,11 +42,7 @@ class EMSConfig(DetectorConfig):
     Settings of every detector: see `DetectorConfig`. Raises ValueError for an impossible setting.
 
     Args:
-        layout: "ee", energy-efficient: half-width branches, MS-Blocks; "resnet": of full width.
-        extra_blocks: Blocks of each of the four stages after its first, which halves the map.
-        concat: In "resnet", widen by concatenation (EMS-Block2), not by EMS-Block1.
-        wide: In "resnet", stages and parts whose (first) branch is 1024 channels wide inside.
-        real: In "resnet", parts of the neck that are Conv + leaky SiLU, not EMS-Block1.
+        layout: The layers.
         anchors: Per stride (16, 32) the anchors' sides (w, h, w, h, ...) in network px.
         activation: "lif", the binary neuron of EMS-YOLO, of max_spikes 1; "ilif" and "nilif", the
             integer neurons of SpikeYOLO and Spike2Former; "relu", the ANN twin.
@@ -56,22 +51,15 @@ class EMSConfig(DetectorConfig):
     time_steps: int = 4
     max_spikes: int = 1
     activation: str = "lif"
-    layout: str = "ee"
-    extra_blocks: tuple[int, int, int, int] = (0, 0, 0, 0)
-    concat: bool = True
-    wide: tuple[str, ...] = ()
-    real: tuple[str, ...] = ("out5", "out4")
+    layout: Layout = RES10
     anchors: Anchors = COCO_ANCHORS
 
     activations: ClassVar[tuple[str, ...]] = ACTIVATIONS
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.layout not in LAYOUTS:
-            raise ValueError(f"layout is {self.layout!r}, expected one of {', '.join(LAYOUTS)}")
-        for name, known in (("wide", WIDENED), ("real", NECK)):
-            if unknown := set(getattr(self, name)) - set(known):
-                raise ValueError(f"{name} has {min(unknown)!r}, expected {', '.join(known)}")
+        if isinstance(self.layout, Mapping):  # as checkpoints hold it
+            object.__setattr__(self, "layout", Layout(**self.layout))
         if any(len(sides) % 2 or not sides for sides in self.anchors) or len(self.anchors) != 2:
             raise ValueError(f"anchors is {self.anchors}, expected 2 rows of w, h, w, h, ... in px")
         if self.activation == "lif":
@@ -81,12 +69,14 @@ class EMSConfig(DetectorConfig):
                     raise ValueError(f"{found}, expected {fixed} for the binary neuron 'lif'")
 
 
+#: Published: all but resnet10 and resnet10-cat, which are resnet34 without its extra blocks.
 SIZES: dict[str, EMSConfig] = {
     "res10": EMSConfig(),
-    "res18": EMSConfig(extra_blocks=(1, 1, 1, 1)),
-    "res34": EMSConfig(extra_blocks=(2, 3, 5, 2)),
-    "resnet10-cat": EMSConfig(layout="resnet"),
-    "resnet34-cat": EMSConfig(layout="resnet", extra_blocks=(2, 3, 5, 2)),
+    "res18": EMSConfig(layout=ee_layout(1, 1, 1, 1)),
+    "res34": EMSConfig(layout=ee_layout(2, 3, 5, 2)),
+    "resnet10": EMSConfig(layout=resnet_layout("ems1", 0, 0, 0, 0)),
+    "resnet10-cat": EMSConfig(layout=resnet_layout("ems2", 0, 0, 0, 0)),
+    "resnet34-cat": EMSConfig(layout=resnet_layout("ems2", 2, 3, 5, 2)),
 }
 
 
@@ -107,73 +97,33 @@ class EMSYOLO(DetectorNetwork):
     """
 
     config: EMSConfig
-    neck: nn.Module
-    out5: nn.Module
-    lateral: nn.Module
-    out4: nn.Module
 
     def __init__(self, config: EMSConfig) -> None:
         super().__init__(config)
         binary = partial(LIFNode, config.decay, config.backend)
         neuron = binary if config.activation == "lif" else neuron_factory(config)
-        (self._build_ee if config.layout == "ee" else self._build_resnet)(neuron)
+        silu = partial(LeakySiLU, config.decay)
+        stage, layer = partial(build_stage, neuron, silu), partial(build_layer, neuron, silu)
+        layout = config.layout
+        c1, c2, c3, c4 = (layers[-1].channels for layers in layout.stages)
+
+        # Backbone: strides 4, 8, 16, 32
+        self.stem = RealConv(self.input_channels, layout.stem_channels, layout.stem_kernel, 2)
+        self.stage1 = stage(layout.stages[0], layout.stem_channels)
+        self.stage2 = stage(layout.stages[1], c1)
+        self.stage3 = stage(layout.stages[2], c2)
+        self.stage4 = stage(layout.stages[3], c3)
+
+        # Neck: the coarse map lends context to the fine one
+        self.neck = layer(layout.neck, c4)
+        self.out5 = layer(layout.out5, layout.neck.channels)
+        self.lateral = layer(layout.lateral, layout.neck.channels)
         self.upsample = Upsample()
-        self.head = AnchorDetect((256, 512), config.num_classes, config.anchors)
+        self.out4 = layer(layout.out4, layout.lateral.channels + c3)
+
+        head_channels = (layout.out4.channels, layout.out5.channels)
+        self.head = AnchorDetect(head_channels, config.num_classes, config.anchors)
         self.carry_state = False
-
-    def _build_ee(self, neuron: Neuron) -> None:
-        def stage(index: int, in_channels: int, out_channels: int) -> nn.Sequential:
-            first = ems_block2(neuron, in_channels, out_channels, stride=2)
-            extra = range(self.config.extra_blocks[index])
-            return nn.Sequential(
-                first, *(ms_block(neuron, out_channels, out_channels) for _ in extra)
-            )
-
-        # Backbone: strides 4, 8, 16, 32
-        self.stem = RealConv(self.input_channels, 32, 3, 2)
-        self.stage1 = stage(0, 32, 64)
-        self.stage2 = stage(1, 64, 128)
-        self.stage3 = stage(2, 128, 256)
-        self.stage4 = stage(3, 256, 512)
-
-        # Neck: the coarse map lends context to the fine one
-        self.neck = ms_block(neuron, 512, 256)
-        self.out5 = ems_block2(neuron, 256, 512)
-        self.lateral = ms_block(neuron, 256, 128, kernel=1)
-        self.out4 = ms_block(neuron, 128 + 256, 256)
-
-    def _build_resnet(self, neuron: Neuron) -> None:
-        config = self.config
-
-        def stage(index: int, in_channels: int, out_channels: int) -> nn.Sequential:
-            widens = config.concat and in_channels != out_channels
-            hidden = WIDE if f"stage{index + 1}" in config.wide else out_channels
-            block = ems_block2 if widens else ems_block1
-            first = block(neuron, in_channels, out_channels, stride=2, hidden=hidden)
-            extra = range(config.extra_blocks[index])
-            return nn.Sequential(
-                first, *(ems_block1(neuron, out_channels, out_channels) for _ in extra)
-            )
-
-        def part(name: str, in_channels: int, out_channels: int, kernel: int = 3) -> nn.Module:
-            if name in config.real:
-                silu = partial(LeakySiLU, config.decay)
-                return RealConv(in_channels, out_channels, kernel, act=silu)
-            hidden = WIDE if name in config.wide else out_channels
-            return ems_block1(neuron, in_channels, out_channels, kernel, hidden=hidden)
-
-        # Backbone: strides 4, 8, 16, 32
-        self.stem = RealConv(self.input_channels, 64, 7, 2)
-        self.stage1 = stage(0, 64, 64)
-        self.stage2 = stage(1, 64, 128)
-        self.stage3 = stage(2, 128, 256)
-        self.stage4 = stage(3, 256, 512)
-
-        # Neck: the coarse map lends context to the fine one
-        self.neck = part("neck", 512, 256)
-        self.out5 = part("out5", 256, 512)
-        self.lateral = part("lateral", 256, 128, kernel=1)
-        self.out4 = part("out4", 128 + 256, 256)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.stem(self._start(x))

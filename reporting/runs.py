@@ -158,8 +158,12 @@ def varied_settings(rows: list[Row]) -> dict[str, list[str]]:
     return {
         name: found
         for name, found in values.items()
-        if name not in SHOWN and len(set(found)) > 1 and not _of_one_family(name, found)
+        if not _is_shown(name) and len(set(found)) > 1 and not _of_one_family(name, found)
     }
+
+
+def _is_shown(name: str) -> bool:
+    return name in SHOWN or name.startswith("network.layout.")
 
 
 def _of_one_family(name: str, values: list[str]) -> bool:

@@ -1,5 +1,7 @@
 """Whole networks of EMS-YOLO against the authors', and what they do with other input."""
 
+import re
+from dataclasses import replace
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -11,8 +13,9 @@ from torch import Tensor
 from models import build_model, build_network
 from models.anchor_head import cells_of
 from models.authors import convert_state_dict, infer_config, main, module_names, tensor_names
-from models.checkpoint import load_model
-from models.ems_yolo import EMSYOLO
+from models.checkpoint import load_checkpoint, load_model, save_checkpoint
+from models.ems_layout import Layer, ee_layout, resnet_layout
+from models.ems_yolo import COCO_ANCHORS, EMSYOLO, RES10
 from models.lif import LeakySiLU, LIFNode
 from models.neuron import ILIFNode
 
@@ -147,30 +150,70 @@ def test_published_numbers_of_parameters(name, variant, parameters):
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"extra_blocks": (1, 0, 2, 0), "num_classes": 3, "in_channels": 2},
-        {"layout": "resnet", "extra_blocks": (0, 1, 2, 0), "real": ()},
-        {"layout": "resnet", "concat": False, "wide": ("stage4", "neck"), "real": ("lateral",)},
-        {"anchors": ((8.0, 4.0), (32.0, 16.0)), "num_classes": 1},
-    ],
-)
-def test_names_and_layers_of_any_configuration_convert_both_ways(settings):
+MS = Layer("ms", 512, 256)
+LAYOUTS = {
+    "other extra blocks": ee_layout(1, 0, 2, 0),
+    "on lines of their own": replace(
+        RES10, stages=(*RES10.stages[:3], (*RES10.stages[3], MS, MS, replace(MS, repeats=3)))
+    ),
+    "EMS-Block1 throughout": resnet_layout("ems1", 0, 1, 2, 0),
+    "two ways to widen": replace(
+        resnet_layout("ems1", 0, 0, 0, 0),
+        stages=(*resnet_layout("ems1", 0, 0, 0, 0).stages[:3], (Layer("ems2", 512, 512),)),
+    ),
+    "wide branches": replace(
+        resnet_layout("ems2", 1, 0, 0, 0),
+        stages=((Layer("ems1", 64, 1024), Layer("ems1", 64, 1024)), *RES10.stages[1:]),
+        neck=Layer("ems1", 256, 1024),
+    ),
+    "other kernels, MS-Blocks": replace(
+        resnet_layout("ems2", 0, 0, 0, 0), stem_kernel=3,
+        stages=((Layer("ms", 64, 32), Layer("ms", 64, 32)), *RES10.stages[1:]),
+        neck=Layer("ems1", 256, 256, kernel=1),
+    ),
+    "no convolution, a narrow stem": replace(
+        resnet_layout("ems2", 0, 0, 0, 0), stem_channels=32,
+        out5=Layer("ems2", 512, 512), out4=Layer("ms", 256, 128),
+    ),
+    "more convolutions": replace(
+        RES10, neck=Layer("conv", 256, kernel=1), lateral=Layer("conv", 128, kernel=1),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("anchors", [COCO_ANCHORS, ((8.0, 4.0), (32.0, 16.0))])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_names_and_layers_of_any_layout_convert_both_ways(layout, anchors):
+    settings = {"layout": LAYOUTS[layout], "anchors": anchors, "num_classes": 3, "in_channels": 2}
     with torch.device("meta"):
         model = build_model("ems-res10", **settings)
     theirs = tensor_names(model)
     state = {theirs[name]: tensor for name, tensor in model.state_dict().items()}
-    anchors = torch.tensor(model.config.anchors).unflatten(1, (-1, 2))
-    state[theirs["head.convs.0.bias"].replace("m.0.bias", "anchors")] = anchors / torch.tensor(
-        [16, 32]
-    ).view(2, 1, 1)
+    cells = torch.tensor(anchors).unflatten(1, (-1, 2)) / torch.tensor([16, 32])[:, None, None]
+    state[theirs["head.convs.0.bias"].replace("m.0.bias", "anchors")] = cells
     found = infer_config(state)
     assert {name: getattr(found, name) for name in settings} == settings
     converted = convert_state_dict(state)
     assert {name: tensor.shape for name, tensor in converted.items()} == {
         name: tensor.shape for name, tensor in model.state_dict().items()
     }
+
+
+def test_a_layout_comes_back_from_a_checkpoint(tmp_path):
+    config = build_model("ems-resnet10-cat", num_classes=2).config
+    save_checkpoint(tmp_path / "x.pt", config, {}, {})
+    assert load_checkpoint(tmp_path / "x.pt").config == config
+
+
+def test_a_backbone_of_other_depth_is_refused(ems_rule, ems_json):
+    state = authors_state(ems_rule, ems_json("gen1_res10-ee_T5_keys"))
+    without_stage1 = {
+        re.sub(r"^model\.(\d+)", lambda line: f"model.{max(int(line[1]) - 1, 0)}", name): tensor
+        for name, tensor in state.items()
+        if not name.startswith("model.1.")
+    }
+    with pytest.raises(ValueError, match="the backbone has 3 stages, expected 4"):
+        infer_config(without_stage1)
 
 
 def test_an_authors_file_becomes_a_checkpoint(ems_rule, ems_json, tmp_path, capsys):
@@ -188,7 +231,7 @@ def test_an_authors_file_becomes_a_checkpoint(ems_rule, ems_json, tmp_path, caps
     del state["model.11.anchors"]
     torch.save({"model": state}, tmp_path / "theirs.pt")
     assert main([str(tmp_path / "theirs.pt"), str(tmp_path / "ours.pt")]) == 1
-    assert "missing tensor 'model.11.anchors': this is not an EMS-" in capsys.readouterr().err
+    assert "no tensor 'model.<n>.anchors': this is not an EMS-YOLO" in capsys.readouterr().err
 
 
 def test_other_anchors_than_the_configuration_s_are_refused(ems_rule, ems_json):
@@ -248,12 +291,26 @@ def test_the_integer_neuron_has_its_own_default_d():
 
 
 @pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (lambda: Layer("ems3", 64), "kind is 'ems3', expected one of ems1, ems2, ms, conv"),
+        (lambda: replace(RES10, stages=RES10.stages[:2]), "has 2 stages, expected 4"),
+        (
+            lambda: build_model("ems-res10", layout=replace(RES10, neck=Layer("ems2", 256, 128))),
+            "EMS-Block2 gets 512 channels and makes 256, expected it to widen",
+        ),
+    ],
+)
+def test_impossible_layers_are_refused(layers, message):
+    with pytest.raises(ValueError, match=message):
+        layers()
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"max_spikes": 4}, "max_spikes is 4, expected 1 for the binary neuron 'lif'"),
         ({"activation": "qann"}, "activation is 'qann', expected one of lif, ilif, nilif, relu"),
-        ({"real": ("stage1",)}, "real has 'stage1', expected neck, out5, lateral, out4"),
-        ({"layout": "x"}, "layout is 'x', expected one of ee, resnet"),
         ({"anchors": (((8, 4),), ((32, 16),))}, "anchors is .* expected 2 rows of w, h, w, h"),
         ({"width": 1}, "unknown model setting 'width', expected one of num_classes"),
     ],
