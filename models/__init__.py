@@ -45,7 +45,7 @@ def build_network(config: DetectorConfig) -> DetectorNetwork:
 
 
 def build_model(name: str, **overrides: Any) -> DetectorNetwork:
-    """Build `spikeyolo-{p,n,s,m,l}`, `ems-res{10,18,34}` or `ems-resnet{10,34}-cat`, fresh weights.
+    """Build `spikeyolo-{p,n,s,m,l}`, `ems-res{10,18,34}` or `ems-resnet34-cat`, with fresh weights.
 
     Overrides are the fields of `SpikeYOLOConfig` or `EMSConfig`; those left out or None come from
     the size and from `variant`: "coco" (80 classes, 3 channels) or "gen1" (2 classes, 2 channels;

@@ -24,14 +24,14 @@ class AnchorDetect(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.convs = nn.ModuleList(
-            nn.Conv2d(channels, len(sizes) // 2 * (5 + num_classes), 1)
-            for channels, sizes in zip(in_channels, anchors, strict=True)
+            nn.Conv2d(channels, len(sides) // 2 * (5 + num_classes), 1)
+            for channels, sides in zip(in_channels, anchors, strict=True)
         )
         self._init_biases()
 
     @torch.no_grad()
     def _init_biases(self) -> None:
-        """Start from about 8 objects in a 640 px image, each class in 0.6 of 1 + nc - 1 cases."""
+        """Start from about 8 objects in a 640 px image, each class's odds 0.6 to nc - 1."""
         for conv, stride in zip(self.convs, STRIDES, strict=True):
             bias = conv.get_parameter("bias").view(-1, 5 + self.num_classes)
             bias[:, 4] += math.log(8 / (640 / stride) ** 2)

@@ -13,7 +13,8 @@ class ModelConfig:
     Args:
         name: spikeyolo-p, -n, -s, -m or -l: from pico (CPUs, demos) to large; ems-res10, -res18,
             -res34, -resnet10-cat, -resnet34-cat: EMS-YOLO.
-        variant: Published layout, "gen1" or "coco"; also sets decay and input_scale.
+        variant: Published layout, "gen1" or "coco"; also sets decay and input_scale
+            (SpikeYOLO) or the anchors (EMS-YOLO).
         num_classes: Classes to tell apart (Gen1: car, pedestrian).
         in_channels: Channels of a time step: 2 for OFF and ON, 3 for the authors' frames.
         time_steps: T, time steps of one forward; must be the cache's. Published for Gen1: 4,
@@ -22,7 +23,8 @@ class ModelConfig:
             for the "lif" of EMS-YOLO 1.
         decay: Share of the membrane kept from step to step, in [0, 1].
         input_scale: Factor on a neuron's input.
-        detach_reset: Let no gradient through the soft reset, as published.
+        detach_reset: Let no gradient through the soft reset, as in SpikeYOLO; Spike2Former's NI-LIF
+            lets it through.
         activation: "ilif", the integer neuron; "nilif", its counts divided by D; "lif", binary:
             EMS-YOLO's own, SpikeYOLO's with every step shown D times; "qann", only SpikeYOLO's,
             the levels of "ilif" without time or state; "relu", the ANN twin. Null is "ilif", for

@@ -1,8 +1,9 @@
 """Training network -> inference network: one convolution with bias per synapse layer.
 
 Batch norms fold into the convolution before them and re-parameterised convolutions collapse to
-one dense 3x3, so every weight layer reads spikes and nothing else (but the stem, which reads
-events). The forward code stays the same: folded modules become identities.
+one dense 3x3. So every weight layer of SpikeYOLO but the stem, which reads events, reads spikes
+alone; EMS-YOLO's head and some layers of its neck read real values by design. The forward code
+stays the same: folded modules become identities.
 """
 
 import copy

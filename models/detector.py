@@ -25,7 +25,7 @@ class DetectorConfig:
         max_spikes: D, the largest spike count of one neuron in one step.
         decay: Share of the membrane kept from one step to the next.
         input_scale: Factor on a neuron's input.
-        detach_reset: Stop the gradient through the soft reset.
+        detach_reset: Stop the gradient through the soft reset, of NI-LIF too.
         activation: The neuron: one of the class's `activations`.
         backend: Which code runs the neuron: "auto", "cupy", "spikingjelly" or "torch".
         checkpoint_stages: Train in less memory and more time: blocks run again for their gradients.

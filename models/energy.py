@@ -1,9 +1,9 @@
 """What one inference costs, layer by layer: MACs, accumulates and picojoules.
 
 The counts are those of the deployed network (one convolution per synapse layer) over real
-batches. Spikes are accumulated: each adds the weights it meets. Real values (the stem's events)
-and the levels of a quantised ANN are multiplied. The ANN-equivalent is the same graph with ReLU,
-passed once, its T time bins stacked as channels.
+batches. Spikes are accumulated: each adds the weights it meets. Real values (the stem's events,
+what enters EMS-YOLO's head) and the levels of a quantised ANN are multiplied. The ANN-equivalent
+is the same graph with ReLU, passed once, its T time bins stacked as channels.
 """
 
 from collections.abc import Iterable

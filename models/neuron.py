@@ -54,9 +54,9 @@ class ILIFNode(base.MemoryModule):
     U[t] = decay * (U[t-1] - S[t-1]) + input_scale * x[t];  S[t] = round(clip(U[t], 0, D))
     Rounding is half to even; the surrogate gradient is 1 where 0 <= U <= D, else 0. `normalize`
     is NI-LIF (Spike2Former, AAAI 2025): it hands on S / D, with gradient 1 / D. `detach_reset`
-    lets no gradient through S[t-1]. The state `v` = U - S, float32 or wider, is carried to the
-    next call until `reset()` (or `reset_net`); `keep_state = False` drops it. D = 1 is a binary
-    LIF. Published (decay, input_scale): COCO (.25, 1), Gen1 (.5, .5), NI-LIF (1, 1).
+    lets no gradient through S[t-1]; None is as published: not for NI-LIF. The state `v` = U - S,
+    float32 or wider, is carried to the next call until `reset()` (or `reset_net`), or dropped with
+    `keep_state = False`. Published (decay, input_scale): COCO (.25, 1), Gen1 (.5, .5).
     Backend "auto" is "cupy" on a GPU (without CuPy "spikingjelly"), "torch" on a CPU.
     `shift` [C], None or a deployed bias, is added to x [T, B, C, ...] first. Raises ValueError for
     settings outside their range and for a backend that cannot run.
@@ -72,7 +72,7 @@ class ILIFNode(base.MemoryModule):
         max_spikes: int = 4,
         decay: float = 0.25,
         input_scale: float = 1.0,
-        detach_reset: bool = True,
+        detach_reset: bool | None = None,
         backend: str = "auto",
         normalize: bool = False,
     ) -> None:
@@ -88,7 +88,7 @@ class ILIFNode(base.MemoryModule):
         self.max_spikes = int(max_spikes)
         self.decay = decay
         self.input_scale = input_scale
-        self.detach_reset = detach_reset
+        self.detach_reset = not normalize if detach_reset is None else detach_reset
         self.backend = backend
         self.normalize = normalize
         self.keep_state = True

@@ -41,9 +41,9 @@ class SpikeDrivenConv(nn.Module):
 def spike_driven(deployed: DetectorNetwork) -> DetectorNetwork:
     """The binary twin of `deploy(model)`, called the same way, equal up to rounding.
 
-    Every convolution after a neuron runs on D binary slots per time step; the stem, which reads
-    events, stays as it is. Raises ValueError for a network that is not deployed, not spiking or
-    a twin already, and for neurons of another D than its configuration's.
+    Every convolution after a neuron runs on D binary slots per time step; those that read events
+    or other real values stay as they are. Raises ValueError for a network that is not deployed,
+    not spiking or a twin already, and for neurons of another D than its configuration's.
     """
     if batch_norms(deployed):
         raise ValueError("the network has batch norms: pass deploy(model), not the model")

@@ -34,6 +34,7 @@ def ilif(
     Equations: models.neuron.ILIFNode, models.lif.LIFNode.
     """
     membrane = membrane_dtype(x)
+    require_binary(hard_reset, max_spikes)
     require_shapes({"v": (v, x.shape[1:])})
     v = v if v is None else v.to(membrane)
     differentiable = torch.is_grad_enabled() and (
@@ -67,6 +68,7 @@ def ilif_inference(
     the membrane's precision and rounded once to x's.
     """
     membrane = membrane_dtype(x)
+    require_binary(hard_reset, max_spikes)
     channels = x.shape[2:3]
     require_shapes({"scale": (scale, channels), "shift": (shift, channels)})
     require_shapes({"residual": (residual, x.shape), "v": (v, x.shape[1:])})
@@ -84,6 +86,11 @@ def membrane_dtype(x: Tensor) -> torch.dtype:
         known = ", ".join(str(dtype) for dtype in SCALARS)
         raise ValueError(f"the I-LIF kernel got a tensor of {x.dtype}, expected one of {known}")
     return SCALARS[x.dtype][1]
+
+
+def require_binary(hard_reset: bool, max_spikes: int) -> None:
+    if hard_reset and max_spikes != 1:
+        raise ValueError(f"max_spikes is {max_spikes}, expected 1 with a hard reset")
 
 
 def require_shapes(given: dict[str, tuple[Tensor | None, Sequence[int]]]) -> None:

@@ -74,7 +74,8 @@ def check_nilif(request, golden):
     def check(backend: str) -> None:
         if backend == "spikingjelly" and decay == 1:
             pytest.skip("SpikingJelly's neuron leaks")
-        settings = {"detach_reset": False, "backend": backend, "normalize": normalize}
+        settings = {"backend": backend, "normalize": normalize}
+        settings |= {} if normalize else {"detach_reset": False}
         node = ILIFNode(max_spikes, 0.5 if decay is None else decay, 1.0, **settings)
         x = case["x"].clone().requires_grad_()
         spikes = node(x[None])[0] if decay is None else node(x)

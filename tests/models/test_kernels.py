@@ -408,5 +408,7 @@ def test_types_and_shapes_without_a_kernel_are_refused():
     x = torch.zeros(2, 1, 3, 4, 4)
     with pytest.raises(ValueError, match=r"shift has shape \(4,\), the input needs \(3,\)"):
         ilif_inference(x, shift=torch.zeros(4))
+    with pytest.raises(ValueError, match="max_spikes is 4, expected 1 with a hard reset"):
+        ilif(torch.zeros(2, 3), hard_reset=True)
     with pytest.raises(ValueError, match=r"residual has shape \(3,\)"):
         ilif_inference(x, residual=torch.zeros(3))
