@@ -15,26 +15,27 @@ sys.path.insert(0, str(ROOT))
 from train_gen1 import TrainConfig, Trainer, command_line  # noqa: E402
 
 GOLDEN = ROOT / "tests" / "golden" / "losses.json"
-#: Family -> configuration file and activation; the size is p and T is 2, so that a CPU can.
+#: Family -> configuration file, size and activation; small sizes and T = 2, so that a CPU can.
 FAMILIES = {
-    "authors": ("gen1_authors.yaml", "ilif"),
-    "sgd": ("gen1_sgd.yaml", "ilif"),
-    "adamw": ("gen1_adamw.yaml", "ilif"),
-    "adamw, ANN twin": ("gen1_adamw.yaml", "relu"),
+    "authors": ("gen1_authors.yaml", "spikeyolo-p", "ilif"),
+    "sgd": ("gen1_sgd.yaml", "spikeyolo-p", "ilif"),
+    "adamw": ("gen1_adamw.yaml", "spikeyolo-p", "ilif"),
+    "adamw, ANN twin": ("gen1_adamw.yaml", "spikeyolo-p", "relu"),
+    "EMS-YOLO": ("gen1_ems.yaml", "ems-res10", "lif"),
 }
 STEPS = 20
 
 
 def family(name: str, cache: Path) -> TrainConfig:
     """The configuration of a family, small enough for a CPU."""
-    file, activation = FAMILIES[name]
+    file, size, activation = FAMILIES[name]
     parser = command_line()
     arguments = parser.parse_args(
         ["--config", str(ROOT / "configs" / file), "--cache", str(cache), "--output", "unused"]
     )
     arguments.pop("config")
     config = TrainConfig(**vars(parser.instantiate(arguments)))
-    small = {"name": "spikeyolo-p", "time_steps": 2, "activation": activation}
+    small = {"name": size, "time_steps": 2, "activation": activation}
     return replace(
         config,
         model=replace(config.model, **small),
@@ -47,7 +48,7 @@ def family(name: str, cache: Path) -> TrainConfig:
 
 
 def curve(config: TrainConfig) -> list[list[float]]:
-    """Box, cls and dfl loss of the first STEPS steps."""
+    """The parts of the loss, as the model names them, in the first STEPS steps."""
     trainer = Trainer(config)
     losses: list[list[float]] = []
     while len(losses) < STEPS:
