@@ -5,18 +5,34 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 from models.authors import tensor_names
+from models.detector import Upsample
 from models.ems_blocks import RealConv, ems_block1, ems_block2, ms_block
 from models.lif import LeakySiLU, LIFNode
 
+silu = partial(LeakySiLU, in_place=False)
 close = partial(torch.testing.assert_close, rtol=0, atol=1e-9)
+
+
+class SewBlock(nn.Module):
+    """Their block that adds outputs of neurons, not membranes; no network of theirs here has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cv1, self.cv2 = RealConv(6, 4, 3, 2, act=silu), RealConv(4, 8, 3, act=silu)
+        self.shortcut = RealConv(6, 8, 1, 2)
+
+    def forward(self, x):
+        return self.cv2(self.cv1(x)) + self.shortcut(x)
+
 
 #: The authors' block, with the channels its figures were made with.
 BLOCKS = {
     "Conv_1_stem7x7": RealConv(3, 8, 7, 2),
     "Conv_2_stem3x3": RealConv(3, 8, 3, 2),
-    "Conv_silu_head": RealConv(6, 8, 3, act=partial(LeakySiLU, in_place=False)),
+    "Conv_silu_head": RealConv(6, 8, 3, act=silu),
     "BasicBlock_2_identity": ems_block1(LIFNode, 6, 6),
     "BasicBlock_2_down": ems_block1(LIFNode, 6, 8, stride=2),
     "BasicBlock_2_k1": ems_block1(LIFNode, 8, 4, kernel=1),
@@ -28,6 +44,7 @@ BLOCKS = {
     "BasicBlock_ms_identity": ms_block(LIFNode, 8, 8),
     "BasicBlock_ms_proj": ms_block(LIFNode, 12, 8),
     "BasicBlock_ms_proj_k1": ms_block(LIFNode, 8, 4, kernel=1),
+    "BasicBlock_sew": SewBlock(),
 }
 
 
@@ -69,7 +86,10 @@ def test_what_only_the_integer_neuron_runs_on_is_refused():
 @pytest.mark.parametrize("tag", BLOCKS)
 def test_golden_block(figures, ems_rule, ems_json, tag, mode):
     block = copy.deepcopy(BLOCKS[tag]).double().train(mode == "train")
-    theirs = tensor_names(block)
+    theirs = {
+        ours: name.replace("shortcut.conv", "shortcut.0").replace("shortcut.bn", "shortcut.1")
+        for ours, name in tensor_names(block).items()
+    }
     keys = ems_json("ems_blocks_keys")[tag]
     assert {f"{tag}.{name}" for name in theirs.values()} == set(keys)
     state = {
@@ -99,3 +119,9 @@ def test_golden_block(figures, ems_rule, ems_json, tag, mode):
         assert {theirs[name] for name in running} == set(after)
         for name, buffer in running.items():
             close(buffer, torch.tensor(after[theirs[name]]))
+
+
+def test_golden_upsampling(figures):
+    assert torch.equal(
+        Upsample()(torch.tensor(figures["Sample/x"])), torch.tensor(figures["Sample/y"])
+    )
