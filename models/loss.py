@@ -129,7 +129,7 @@ def check_targets(targets: Tensor, B: int, num_classes: int) -> None:
     image, label = targets[:, 0].long(), targets[:, 1].long()
     for name, values, bound in (("image", image, B), ("class", label, num_classes)):
         if len(values) and not 0 <= int(values.min()) <= int(values.max()) < bound:
-            raise ValueError(f"targets name a {name} outside 0..{bound - 1}")
+            raise ValueError(f"the {name} of a target is outside 0..{bound - 1}")
 
 
 def distribution_focal_loss(side_logits: Tensor, distances: Tensor) -> Tensor:
