@@ -155,7 +155,7 @@ def keep_apart(figure: Figure, labels: list[Annotation]) -> None:
     taken: list[BboxBase] = [Bbox(axes.transData.transform(bar)) for bar in bars]
     places = [
         (dx, dy, side)
-        for distance in (4, 14, 24, 34)
+        for distance in range(4, 65, 10)
         for dx, side in ((7, "left"), (-7, "right"))
         for dy in (distance, -distance - 9)
     ]
