@@ -21,7 +21,7 @@ demo: $(READY)
 	$(BIN)/python train_gen1.py --config configs/demo.yaml --cache $(DEMO)/cache --output $(DEMO)/run
 	$(BIN)/python eval_gen1.py --checkpoint $(DEMO)/run --cache $(DEMO)/cache --output $(DEMO)/run/test
 
-# --- the synthetic benchmark: kinds of neuron on equal data and budget, three seeds -------------
+# --- the synthetic benchmark: networks and neurons on equal data and budget, three seeds --------
 # With -j2 on two cores; kill it as you like, it goes on when asked. Times: configs/synthetic.yaml.
 BASE      := baselines
 SEEDS     := 0 1 2
