@@ -127,9 +127,9 @@ def check_targets(targets: Tensor, B: int, num_classes: int) -> None:
     if targets.dim() != 2 or targets.shape[1] != 6:
         raise ValueError(f"targets have shape {tuple(targets.shape)}, expected [M, 6]")
     image, label = targets[:, 0].long(), targets[:, 1].long()
-    for name, values, bound in (("image", image, B), ("class", label, num_classes)):
+    for name, values, bound in (("an image", image, B), ("a class", label, num_classes)):
         if len(values) and not 0 <= int(values.min()) <= int(values.max()) < bound:
-            raise ValueError(f"the {name} of a target is outside 0..{bound - 1}")
+            raise ValueError(f"targets name {name} outside 0..{bound - 1}")
 
 
 def distribution_focal_loss(side_logits: Tensor, distances: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ def test_one_class_is_left_to_objectness():
     [
         (torch.zeros(1, 5), r"targets have shape \(1, 5\), expected \[M, 6\]"),
         (torch.tensor([[0, 2, 0, 0, 9, 9.0]]), r"name a class outside 0\.\.1"),
-        (torch.tensor([[1, 0, 0, 0, 9, 9.0]]), r"name a image outside 0\.\.0"),
+        (torch.tensor([[1, 0, 0, 0, 9, 9.0]]), r"name an image outside 0\.\.0"),
     ],
 )
 def test_impossible_targets_are_refused(targets, message):
