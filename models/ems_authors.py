@@ -1,5 +1,7 @@
 """The EMS-YOLO authors' names of layers and tensors, and what shapes tell of a network."""
 
+import re
+
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +32,7 @@ EMS_PARTS: dict[type[nn.Module], dict[str, str]] = {
     RealConv: {"bn": "bn.bn"},
     AnchorDetect: {"convs": "m"},
 }
-STEM, ANCHORS = "model.0.conv.weight", ".anchors"
+STEM = "model.0.conv.weight"
 FIRST, SECOND = "residual_function.1.weight", "residual_function.4.weight"
 COCO_CLASSES = 80
 #: Layers behind the backbone, by how many numbers they stand before the head.
@@ -56,7 +58,7 @@ def ems_constants(config: EMSConfig) -> dict[str, Tensor]:
     """What their state_dict holds and ours does not: the anchors, in cells."""
     anchors = torch.tensor(config.anchors, dtype=torch.float64).unflatten(1, (-1, 2))
     strides = torch.tensor(STRIDES, dtype=torch.float64)
-    return {f"{ems_layers(config)['head']}{ANCHORS}": anchors / strides[:, None, None]}
+    return {f"{ems_layers(config)['head']}.anchors": anchors / strides[:, None, None]}
 
 
 def is_ems(state: dict[str, Tensor]) -> bool:
@@ -75,10 +77,10 @@ def infer_ems_config(state: dict[str, Tensor], variant: str | None = None) -> EM
         if not stages or _changes_its_map(state, number):
             stages.append([])
         stages[-1].append(_layer(state, number))
-    stem = state[STEM]
+    stem_channels, stem_kernel = _kernels(state, STEM)
     layout = Layout(
-        stem_channels=stem.shape[0],
-        stem_kernel=stem.shape[2],
+        stem_channels=stem_channels,
+        stem_kernel=stem_kernel,
         stages=tuple(map(tuple, stages)),
         **{name: _layer(state, head - BEFORE_HEAD[name]) for name in BEHIND_BACKBONE},
     )
@@ -88,7 +90,7 @@ def infer_ems_config(state: dict[str, Tensor], variant: str | None = None) -> EM
         "res10",
         variant=variant or ("coco" if num_classes == COCO_CLASSES else "gen1"),
         num_classes=num_classes,
-        in_channels=stem.shape[1],
+        in_channels=state[STEM].shape[1],
         layout=layout,
         anchors=tuple(tuple(scale.flatten().tolist()) for scale in px),
     )
@@ -100,18 +102,25 @@ def _tensor(state: dict[str, Tensor], name: str) -> Tensor:
     return state[name]
 
 
+def _kernels(state: dict[str, Tensor], name: str) -> tuple[int, int]:
+    """Kernels of a convolution and their side."""
+    shape = tuple(_tensor(state, name).shape)
+    if len(shape) != 4:
+        raise ValueError(f"tensor {name!r} has shape {shape}, expected [out, in, k, k]")
+    return shape[0], shape[2]
+
+
 def _head(state: dict[str, Tensor]) -> tuple[int, Tensor]:
     """Number of the layer with the anchors, and those, in cells, float64 [2, n, 2]."""
-    found = [name.split(".") for name in state if name.endswith(ANCHORS)]
-    if len(found) != 1 or len(found[0]) != 3 or not found[0][1].isdigit():
+    names = [name for name in state if re.fullmatch(r"model\.\d+\.anchors", name)]
+    if len(names) != 1:
         raise ValueError("no tensor 'model.<n>.anchors': this is not an EMS-YOLO state_dict")
-    number = int(found[0][1])
-    name = ".".join(found[0])
+    (name,) = names
     anchors = state[name].double()
     if anchors.dim() != 3 or len(anchors) != len(STRIDES) or not anchors.numel():
         shape = f"tensor {name!r} has shape {tuple(anchors.shape)}"
         raise ValueError(f"{shape}, expected [{len(STRIDES)}, n, 2]")
-    return number, anchors
+    return int(name.split(".")[1]), anchors
 
 
 def _layer(state: dict[str, Tensor], number: int) -> Layer:
@@ -122,10 +131,10 @@ def _layer(state: dict[str, Tensor], number: int) -> Layer:
         repeats += 1
     block = f"{line}.0" if repeats else line
     if f"{block}.conv.weight" in state:
-        channels, _, kernel, _ = state[f"{block}.conv.weight"].shape
+        channels, kernel = _kernels(state, f"{block}.conv.weight")
         return Layer("conv", channels, kernel=kernel)
-    hidden, _, kernel, _ = _tensor(state, f"{block}.{FIRST}").shape
-    channels = len(_tensor(state, f"{block}.{SECOND}"))
+    hidden, kernel = _kernels(state, f"{block}.{FIRST}")
+    channels, _ = _kernels(state, f"{block}.{SECOND}")
     kind = "ms" if hidden == channels // 2 else "ems1"
     if f"{block}.shortcut.2.weight" in state:
         kind = "ems1"

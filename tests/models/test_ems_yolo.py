@@ -290,6 +290,15 @@ def test_the_integer_neuron_has_its_own_default_d():
     }  # fmt: skip
 
 
+def test_a_misshapen_tensor_is_named(ems_rule, ems_json):
+    state = authors_state(ems_rule, ems_json("gen1_res10-ee_T5_keys"))
+    state["model.5.residual_function.1.weight"] = torch.zeros(128)
+    with pytest.raises(
+        ValueError, match=r"'model.5.residual_function.1.weight' has shape \(128,\)"
+    ):
+        infer_config(state)
+
+
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
