@@ -12,7 +12,7 @@ class ModelConfig:
 
     Args:
         name: spikeyolo-p, -n, -s, -m or -l: from pico (CPUs, demos) to large; ems-res10, -res18,
-            -res34, -resnet10-cat, -resnet34-cat: EMS-YOLO.
+            -res34, -resnet10, -resnet10-cat, -resnet34-cat: EMS-YOLO.
         variant: Published layout, "gen1" or "coco"; also sets decay and input_scale
             (SpikeYOLO) or the anchors (EMS-YOLO).
         num_classes: Classes to tell apart (Gen1: car, pedestrian).

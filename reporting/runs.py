@@ -163,6 +163,7 @@ def varied_settings(rows: list[Row]) -> dict[str, list[str]]:
 
 
 def _is_shown(name: str) -> bool:
+    """Does a column say it anyway? The layers of EMS-YOLO are behind the model's name."""
     return name in SHOWN or name.startswith("network.layout.")
 
 
