@@ -16,8 +16,17 @@ Norm = Callable[[int], nn.BatchNorm2d]
 
 
 def per_step(module: nn.Module, x: Tensor) -> Tensor:
-    """Apply `module`, which knows [N, C, H, W], to every step of x [T, B, C, H, W]."""
-    return module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    """Apply `module`, which knows [N, C, H, W], to every step of x [T, B, C, H, W].
+
+    A batch norm's x and gradient are contiguous where T * B is 1: torch 2.13's on a CPU gives
+    wrong gradients when one of them is channels last with another stride of that one step.
+    """
+    batch = x.flatten(0, 1)
+    alone = len(batch) == 1 and torch.is_grad_enabled()
+    y = module(batch.contiguous() if alone else batch)
+    if alone and y.requires_grad:
+        y.register_hook(Tensor.contiguous)
+    return y.unflatten(0, x.shape[:2])
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
