@@ -17,6 +17,7 @@ from models.authors import (
     main,
     read_authors_file,
     tensor_names,
+    unwrapped,
 )
 from models.checkpoint import load_model
 from models.spikeyolo import SpikeYOLO
@@ -197,6 +198,32 @@ def test_plain_state_dict_file(small_state, tmp_path):
         assert torch.equal(found.state[name], tensor), name
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.", ""])
+@pytest.mark.parametrize("holders", [(), ("state_dict",), ("ema",), ("model", "state_dict")])
+@pytest.mark.parametrize("family", ["SpikeYOLO", "EMS-YOLO"])
+def test_wrapped_state_dicts(small_state, tmp_path, family, prefix, holders):
+    """As DDP, torch.compile and training code save them."""
+    state = small_state
+    if family == "EMS-YOLO":
+        state = {name: torch.zeros(2) for name in ("model.0.conv.weight", "model.12.anchors")}
+    content = {f"{prefix}{name}": tensor for name, tensor in state.items()}
+    for holder in reversed(holders):
+        content = {holder: content, "epoch": 3}
+    torch.save(content, tmp_path / "state.pt")
+    found = read_authors_file(tmp_path / "state.pt")
+    assert [*found.state] == [*state]
+
+
+def test_names_of_two_prefixes_stay_as_they_are():
+    names = ["module.model.1.a", "model.2.b", "scale"]
+    assert [*unwrapped(dict.fromkeys(names, torch.zeros(1)))] == names
+
+
+def test_one_common_prefix_leaves_other_tensors_to_the_strict_check():
+    names = ["n_averaged", "module.model.1.a"]
+    assert [*unwrapped(dict.fromkeys(names, torch.zeros(1)))] == ["n_averaged", "model.1.a"]
+
+
 class Explosive:
     """Pickles into a call that leaves a directory behind."""
 
@@ -261,7 +288,7 @@ def test_files_with_other_content_are_refused(small_state, tmp_path, capsys):
     path = tmp_path / "other.pt"
     for content, complaint in (
         ([1, 2], "holds a list, expected a dict"),
-        ({"weights": 3}, r"holds keys ['weights'], expected 'ema', 'model' or tensors"),
+        ({"weights": 3}, "holds keys ['weights'], expected 'ema', 'model', 'state_dict' or"),
         ({"model": {"conv.weight": 1}}, "holds keys ['model']"),
         ({"model": {"conv.weight": torch.zeros(1)}}, "this is not a SpikeYOLO state_dict"),
         ({**small_state, "model.99.bias": torch.zeros(1)}, "extra tensor 'model.99.bias'"),
