@@ -203,7 +203,7 @@ class Found(NamedTuple):
     held_by: str
 
 
-def read_authors_file(path: Path) -> Found:
+def read_authors_file(path: str | Path) -> Found:
     """Read a published `.pt` (pickled network objects) or a plain state_dict file.
 
     Takes the averaged network ("ema") where there is one, else "model" or "state_dict"; names lose
@@ -273,7 +273,11 @@ def published_name(config: SpikeYOLOConfig | EMSConfig) -> str:
 
 
 def convert_file(
-    path: Path, out: Path, variant: str | None, time_steps: int | None, max_spikes: int | None
+    path: str | Path,
+    out: str | Path,
+    variant: str | None,
+    time_steps: int | None,
+    max_spikes: int | None,
 ) -> str:
     """Write the authors' file as our checkpoint; returns what was found, in one line."""
     found = read_authors_file(path)
@@ -289,7 +293,7 @@ def convert_file(
     frames = "ternary" if isinstance(config, EMSConfig) else "authors"
     meta = {
         "name": published_name(config),
-        "source": path.name,
+        "source": Path(path).name,
         "histogram": authors_histogram(config),
         "input": frames if config.in_channels == 3 else "histogram",
     }

@@ -31,7 +31,7 @@ class Checkpoint(NamedTuple):
 
 
 def save_checkpoint(
-    path: Path,
+    path: str | Path,
     config: DetectorConfig,
     weights: Mapping[str, Tensor],
     meta: Mapping[str, Any],
@@ -48,6 +48,7 @@ def save_checkpoint(
         "meta": dict(meta),
         "training": dict(training or {}),
     }
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -60,17 +61,18 @@ def save_checkpoint(
         temporary.unlink(missing_ok=True)
 
 
-def checkpoint_file(path: Path) -> Path:
+def checkpoint_file(path: str | Path) -> Path:
     """`path`, or the best.pt of the run directory that it is."""
+    path = Path(path)
     return path / "best.pt" if path.is_dir() else path
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint to the CPU; no code in the file is ever run.
 
     Raises ValueError, naming the file, if it is absent, damaged or not one of ours.
     """
-    if not path.is_file():
+    if not Path(path).is_file():
         raise ValueError(f"{path}: no such checkpoint")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -93,7 +95,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(f"{path}: damaged checkpoint ({error})") from None
 
 
-def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | Path) -> None:
     """Load strictly; ValueError names the first missing, extra or misshapen tensor."""
     expected = model.state_dict()
     for name in [*expected, *weights]:
@@ -104,7 +106,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path) 
     model.load_state_dict(dict(weights))
 
 
-def load_model(path: Path) -> tuple[DetectorNetwork, Checkpoint]:
+def load_model(path: str | Path) -> tuple[DetectorNetwork, Checkpoint]:
     """The network of a checkpoint, in evaluation mode on the CPU, and all else the file says.
 
     A deployed checkpoint gives the deployed network.

@@ -53,12 +53,13 @@ def layers_in_words(model: nn.Module) -> str:
     )
 
 
-def deploy_file(source: Path, target: Path) -> str:
+def deploy_file(source: str | Path, target: str | Path) -> str:
     """Write the deployed form of a trained checkpoint; returns what was done, line by line.
 
     Raises ValueError, writing nothing, for a checkpoint that is deployed already, for a target that
     would replace it and if the outputs do not agree.
     """
+    source, target = checkpoint_file(source), Path(target)
     if target.exists() and target.samefile(source):
         raise ValueError(f"{target}: is the trained checkpoint itself, expected another --output")
     model, checkpoint = load_model(source)

@@ -24,12 +24,12 @@ def rounded(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return halves
 
 
-def share(source: Path, target: Path) -> None:
+def share(source: str | Path, target: str | Path) -> None:
     """Write the small copy of a checkpoint, or of a run's best.pt.
 
     Raises ValueError for a file that is none and for a target that would replace it.
     """
-    source = checkpoint_file(source)
+    source, target = checkpoint_file(source), Path(target)
     config, weights, meta, _, kind = load_checkpoint(source)
     if target.exists() and target.samefile(source):
         raise ValueError(f"{target}: is the checkpoint itself, expected another --output")

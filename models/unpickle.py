@@ -93,12 +93,12 @@ class InertUnpickler(pickle.Unpickler):
         return self.storages[key]
 
 
-def read_inert(path: Path) -> Any:
+def read_inert(path: str | Path) -> Any:
     """The pickled object of a `torch.save` file, its unknown classes as `StandIn`.
 
     Raises ValueError, naming the file, if it is absent, no such archive, or damaged.
     """
-    if not path.is_file():
+    if not Path(path).is_file():
         raise ValueError(f"{path}: no such file")
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path}: not a zip archive as torch.save writes it since torch 1.6")

@@ -1,0 +1,44 @@
+"""What a reader types first works for every family: README's lines, and paths as text."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import build_model
+from models.authors import convert_file, tensor_names
+from models.checkpoint import checkpoint_file, load_checkpoint, load_model, save_checkpoint
+from models.deploy_file import deploy_file
+from models.share import share
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["spikeyolo-p", "ems-res10"])
+def test_the_python_lines_of_the_readme_run(name):
+    (code,) = (part.split("```")[0] for part in README.split("```python\n")[1:])
+    for written, small in (("spikeyolo-s", name), ("256, 320", "32, 64")):
+        assert written in code
+        code = code.replace(written, small)
+    found: dict = {}
+    exec(code, found)
+    criterion = found["model"].criterion({"cls": 0.25})
+    assert criterion.gains.cls == 0.25
+    loss, _ = criterion(found["model"](found["x"]), torch.tensor([[0, 1, 4.0, 4, 30, 20]]))
+    assert loss > 0 and len(found["detections"]) == 1 and found["report"].ann_mj > 0
+
+
+def test_paths_may_be_text(tmp_path):
+    model = build_model("spikeyolo-p", variant="gen1", time_steps=1, activation="relu")
+    run, small, deployed = (str(tmp_path / name) for name in ("run", "s.pt", "d.pt"))
+    save_checkpoint(f"{run}/best.pt", model.config, model.state_dict(), {})
+    assert checkpoint_file(run) == tmp_path / "run" / "best.pt"
+    share(run, small)
+    assert "batch norms" in deploy_file(run, deployed)
+    assert load_checkpoint(small).kind == "trained" and load_model(deployed)[1].kind == "deployed"
+    names = tensor_names(model)
+    theirs = {names[name]: tensor for name, tensor in model.state_dict().items()}
+    theirs["model.26.dfl.conv.weight"] = torch.arange(16.0).view(1, 16, 1, 1)
+    torch.save(theirs, tmp_path / "theirs.pt")
+    convert_file(f"{tmp_path}/theirs.pt", f"{tmp_path}/ours.pt", None, None, None)
+    assert load_checkpoint(f"{tmp_path}/ours.pt").meta["source"] == "theirs.pt"
