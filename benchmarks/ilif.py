@@ -2,10 +2,9 @@
 
 `python benchmarks/ilif.py` measures, on every distinct neuron map of SpikeYOLO-s at batch 32,
 T=4, 256x320 px, each backend and a plain loop over T forward and backward, and a device copy of
-the same bytes; then the kernel that also adds a bias or a residual, beside addition and neuron
-apart. On a CPU a few small maps show that the script runs; their figures say nothing about a GPU.
-"Least bytes" are those no kernel can avoid: forward x in, spikes and window bits out; backward
-gradient and bits in, gradient out. Writes ilif_<device>_<date>.json and .md under
+the same bytes. On a CPU a few small maps show that the script runs; their figures say nothing
+about a GPU. "Least bytes" are those no kernel can avoid: forward x in, spikes and window bits out;
+backward gradient and bits in, gradient out. Writes ilif_<device>_<date>.json and .md under
 benchmarks/results/.
 """
 
@@ -24,7 +23,6 @@ from spikingjelly.activation_based import neuron, surrogate
 from torch import Tensor, nn
 
 from models import build_model
-from models.kernels.ilif import ilif, ilif_inference
 from models.kernels.launch import obstacle
 from models.lif import LIFNode
 from models.neuron import ILIFNode
@@ -179,34 +177,6 @@ def measure_map(
     ]
 
 
-@torch.no_grad()
-def measure_fused(
-    shape: tuple[int, ...], dtype: str, device: torch.device, seconds: float
-) -> list[dict[str, Any]]:
-    """Addition and neuron in one pass beside one after the other, both by our kernels."""
-    x, residual = (random_map(shape, dtype, device) for _ in range(2))
-    shift = torch.zeros(shape[2], device=device, dtype=x.dtype)
-    bias = shift.view(-1, 1, 1)
-
-    ways: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
-        "bias": (
-            lambda: ilif(x.add_(bias), None, D, DECAY, keep_state=False),
-            lambda: ilif_inference(x, None, shift, max_spikes=D, decay=DECAY),
-        ),
-        "residual": (
-            lambda: ilif(x + residual, None, D, DECAY, keep_state=False),
-            lambda: ilif_inference(x, residual=residual, max_spikes=D, decay=DECAY, keep_sum=True),
-        ),
-    }
-    rows = []
-    for added, (apart, together) in ways.items():
-        apart_ms, fused_ms = (median_ms(call, device, seconds) for call in (apart, together))
-        row = {"map": "x".join(map(str, shape)), "dtype": dtype, "added": added}
-        times = {"apart ms": apart_ms, "fused ms": fused_ms, "speed-up": apart_ms / fused_ms}
-        rows.append({**row, **times})
-    return rows
-
-
 def main() -> None:
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -217,18 +187,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS)
     given = parser.parse_args()
     maps = neuron_maps(given.batch) if given.device.type == "cuda" else SMALL_SHAPES
-    rows, fused = [], []
+    rows = []
     for dtype in given.dtypes:
         for shape, neurons in maps.items():
             rows += measure_map(shape, neurons, dtype, given.device, given.seconds)
-            if obstacle(given.device.type) is None:
-                fused += measure_fused(shape, dtype, given.device, given.seconds)
     question = f"I-LIF (T={T}, D={D}, channels_last) beside SpikingJelly's and a memory copy"
-    result = {"question": question, "rows": rows, "fused": fused}
-    markdown = table(rows) + (
-        f"\nAddition and neuron in one pass:\n\n{table(fused)}" if fused else ""
-    )
-    path = write("ilif", result, markdown, given.device, given.output)
+    result = {"question": question, "rows": rows}
+    path = write("ilif", result, table(rows), given.device, given.output)
     print(path.read_text())
     report_failures(rows)
 

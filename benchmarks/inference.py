@@ -3,7 +3,7 @@
 `python benchmarks/inference.py` measures SpikeYOLO-s at 256x320 px, T=4, D=2 and at 320x320 px,
 T=2, D=4, weights drawn at random, at batch 1 (latency) and 64 (throughput), frames in, raw maps
 out: deployed in bf16 and channels_last with each neuron backend; then one change at a time: not
-folded, contiguous, float32, biases in neurons, CUDA graph, torch.compile; the ANN twins; all
+folded, contiguous, float32, CUDA graph, torch.compile; the ANN twins; all
 beside the network as its authors run it (float16 autocast, contiguous, not folded). On a CPU,
 size p with a tiny image in float32 shows that the script runs. Writes
 inference_<device>_<date>.json and .md under benchmarks/results/.
@@ -35,7 +35,7 @@ from networks import (
 )
 from torch import nn
 
-from models.deploy import biases_into_neurons, deploy
+from models.deploy import deploy
 from models.spikeyolo import SpikeYOLO
 
 Change = Callable[[SpikeYOLO], nn.Module]
@@ -72,10 +72,6 @@ def compiled(model: SpikeYOLO) -> nn.Module:
     return torch.compile(deploy(model)).eval()
 
 
-def without_biases(model: SpikeYOLO) -> nn.Module:
-    return biases_into_neurons(deploy(model))
-
-
 def graphed(make: Callable[..., Call], *given: object) -> Call:
     """Replay of one CUDA graph: no launch costs Python anything."""
     call = make(*given)
@@ -97,16 +93,12 @@ def variants(device: torch.device) -> dict[str, Callable[..., Call]]:
     made |= {f"backend {name}": partial(deployed, backend=name) for name in backends(device)}
     made |= {
         "not folded": partial(deployed, change=nn.Module.eval),
-        "biases in neurons": partial(deployed, change=without_biases),
         "contiguous": partial(deployed, layout=torch.contiguous_format),
     }
     if device.type == "cuda":
         made |= {
             "float32": partial(deployed, dtype=torch.float32),
             "CUDA graph": partial(graphed, deployed),
-            "CUDA graph, biases in neurons": partial(
-                graphed, partial(deployed, change=without_biases)
-            ),
             "torch.compile": partial(deployed, change=compiled),
         }
     made |= {name: partial(deployed, activation=kind) for name, kind in TWINS.items()}

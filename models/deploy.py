@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.blocks import (
-    AllConvBlock,
     ConvBlock,
     Downsample,
     RepConv,
@@ -26,8 +25,7 @@ from models.blocks import (
     scale_and_shift,
 )
 from models.detector import DetectorNetwork
-from models.ems_blocks import RealConv, ResidualBlock
-from models.head import Detect
+from models.ems_blocks import RealConv
 from models.neuron import ILIFNode
 
 
@@ -157,39 +155,6 @@ def deploy(model: Network) -> Network:
     if left:
         raise ValueError(f"cannot deploy: batch norm {left[0]!r} belongs to no known block")
     return deployed.to(dtype).eval().requires_grad_(False)
-
-
-#: In each block, which convolution feeds one neuron and nothing else.
-FED_NEURONS: dict[type[nn.Module], list[tuple[str, str]]] = {
-    SepConv: [("pointwise", "neuron2"), ("depthwise", "neuron3")],
-    AllConvBlock: [("conv1.conv", "conv2.neuron")],
-    ConvBlock: [("conv1", "neuron2")],
-    ResidualBlock: [("conv1.conv", "conv2.neuron")],
-    Detect: [
-        (f"{branch}.{scale}.{i}.conv", f"{branch}.{scale}.{i + 1}.neuron")
-        for branch in ("box", "cls")
-        for scale in range(3)
-        for i in range(2)
-    ],
-}
-
-
-def biases_into_neurons(deployed: Network) -> Network:
-    """A copy of `deploy(model)` in which neurons add the bias of the convolution they follow.
-
-    For GPUs, where torch adds a bias in a pass of its own over the map and backend "cupy" adds it
-    inside the neuron's. Raises ValueError if a convolution is not deployed or a neuron is no I-LIF.
-    """
-    moved = copy.deepcopy(deployed)
-    for block in list(moved.modules()):
-        for conv_name, neuron_name in FED_NEURONS.get(type(block), []):
-            conv, neuron = block.get_submodule(conv_name), block.get_submodule(neuron_name)
-            if not isinstance(conv, nn.Conv2d) or conv.bias is None:
-                raise ValueError(f"{conv_name} has no bias to move: pass deploy(model), once")
-            if not isinstance(neuron, ILIFNode):
-                raise ValueError(f"{neuron_name} is a {type(neuron).__name__}, expected an I-LIF")
-            neuron.shift, conv.bias = conv.bias.detach(), None
-    return moved
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import torch
 from spikingjelly.activation_based import base, functional, surrogate
 from torch import Tensor
 
-from models.kernels.ilif import ilif, ilif_inference
+from models.kernels.ilif import ilif
 from models.kernels.launch import obstacle
 
 BACKENDS = ("auto", "cupy", "spikingjelly", "torch")
@@ -58,13 +58,11 @@ class ILIFNode(base.MemoryModule):
     float32 or wider, is carried to the next call until `reset()` (or `reset_net`), or dropped with
     `keep_state = False`. Published (decay, input_scale): COCO (.25, 1), Gen1 (.5, .5).
     Backend "auto" is "cupy" on a GPU (without CuPy "spikingjelly"), "torch" on a CPU.
-    `shift` [C], None or a deployed bias, is added to x [T, B, C, ...] first. Raises ValueError for
-    settings outside their range and for a backend that cannot run.
+    Raises ValueError for settings outside their range and for a backend that cannot run.
     Source: Luo et al., SpikeYOLO, ECCV 2024, arXiv:2407.20708.
     """
 
     v: Tensor | None
-    shift: Tensor | None
     hard_reset = False
 
     def __init__(
@@ -94,7 +92,6 @@ class ILIFNode(base.MemoryModule):
         self.keep_state = True
         self.step_mode = "m"
         self.register_memory("v", None)
-        self.register_buffer("shift", None)
 
     @property
     def spike_value(self) -> float:
@@ -104,10 +101,6 @@ class ILIFNode(base.MemoryModule):
     def multi_step_forward(self, x: Tensor) -> Tensor:
         self._check_state(x)
         backend = self._backend_for(x)
-        if self.shift is not None:
-            if backend == "cupy" and not (torch.is_grad_enabled() and x.requires_grad):
-                return self._shifted(x)
-            x = x + self.shift.view(-1, *[1] * (x.dim() - 3))
         if backend == "cupy":
             settings = (self.max_spikes, self.decay, self.input_scale, self.detach_reset)
             values = (self.spike_value, self.hard_reset)
@@ -117,15 +110,6 @@ class ILIFNode(base.MemoryModule):
         else:
             spikes, v = self._torch(x, self._initial_state(x))
         self.v = v if self.keep_state else None
-        return spikes
-
-    def _shifted(self, x: Tensor) -> Tensor:
-        """Addition and neuron in one pass."""
-        settings = (self.max_spikes, self.decay, self.input_scale)
-        spikes, _, self.v = ilif_inference(
-            x, None, self.shift, None, self.v,
-            *settings, False, self.keep_state, self.spike_value, self.hard_reset,
-        )  # fmt: skip
         return spikes
 
     def _backend_for(self, x: Tensor) -> str:

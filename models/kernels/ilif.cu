@@ -1,4 +1,4 @@
-// The integer leaky integrate-and-fire neuron (I-LIF) over T steps: forward, backward, inference.
+// The integer leaky integrate-and-fire neuron (I-LIF) over T steps: forward, backward.
 //
 //   U[t] = decay * V[t-1] + input_scale * X[t],   C[t] = rint(clip(U[t], 0, D)),   V[t] = U[t] - C[t]
 //   S[t] = spike_value * C[t]: spike counts for a value of 1, normalised spikes for 1 / D
@@ -227,59 +227,4 @@ extern "C" __global__ void ilif_backward(
         store(grad_x + t * neurons, grad, neurons);
     }
     if (grad_initial_v) store(grad_initial_v, grad_v, neurons);
-}
-
-// Values [channels] for the thread's neurons; channel of neuron n is (n / inner) % channels.
-__device__ void load_per_channel(
-    Membrane (&owned)[OWNED], const Membrane* values, Index neurons, Index channels, Index inner) {
-#pragma unroll
-    for (int k = 0; k < VECTORS; ++k) {
-        const Index first = first_neuron(k, neurons);
-        Index within = first % inner, channel = first / inner % channels;
-#pragma unroll
-        for (int i = 0; i < LANES; ++i) {
-            owned[k * LANES + i] = values[channel];
-            if (first + i + 1 >= neurons || ++within < inner) continue;
-            within = 0;
-            if (++channel == channels) channel = 0;
-        }
-    }
-}
-
-// Spikes of y = x * scale + shift + residual, per channel, y rounded to Scalar as if it were stored.
-// May be null: scale (1), shift (0), residual (0), initial_v (rest), y and final_v (not wanted).
-extern "C" __global__ void ilif_inference(
-    const Scalar* __restrict__ x, const Membrane* __restrict__ scale,
-    const Membrane* __restrict__ shift, const Scalar* __restrict__ residual,
-    const Membrane* __restrict__ initial_v, Scalar* __restrict__ spikes,
-    Scalar* __restrict__ y, Membrane* __restrict__ final_v,
-    Index neurons, Index channels, Index inner,
-    Membrane max_spikes, Membrane decay, Membrane input_scale, Membrane spike_value) {
-    Membrane v[OWNED] = {}, gain[OWNED], offset[OWNED];
-#pragma unroll
-    for (int i = 0; i < OWNED; ++i) gain[i] = 1, offset[i] = 0;
-    if (scale) load_per_channel(gain, scale, neurons, channels, inner);
-    if (shift) load_per_channel(offset, shift, neurons, channels, inner);
-    if (initial_v) load(v, initial_v, neurons);
-#pragma unroll 16
-    for (int t = 0; t < TIME_STEPS; ++t) {
-        Membrane input[OWNED], added[OWNED] = {};
-        load(input, x + t * neurons, neurons);
-        if (residual) load(added, residual + t * neurons, neurons);
-#pragma unroll
-        for (int i = 0; i < OWNED; ++i) {
-            const Membrane sum = input[i] * gain[i] + offset[i] + added[i];
-            input[i] = static_cast<Membrane>(static_cast<Scalar>(sum));
-        }
-        if (y) store(y + t * neurons, input, neurons);
-#pragma unroll
-        for (int i = 0; i < OWNED; ++i) {
-            const Membrane u = charge(v[i], input[i], decay, input_scale);
-            input[i] = fire(u, max_spikes);
-            v[i] = reset(u, input[i]);
-            input[i] *= spike_value;
-        }
-        store(spikes + t * neurons, input, neurons);
-    }
-    if (final_v) store(final_v, v, neurons);
 }

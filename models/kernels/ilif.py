@@ -47,40 +47,6 @@ def ilif(
     return spikes, state if keep_state else None
 
 
-def ilif_inference(
-    x: Tensor,
-    scale: Tensor | None = None,
-    shift: Tensor | None = None,
-    residual: Tensor | None = None,
-    v: Tensor | None = None,
-    max_spikes: int = 4,
-    decay: float = 0.25,
-    input_scale: float = 1.0,
-    keep_sum: bool = False,
-    keep_state: bool = False,
-    spike_value: float = 1.0,
-    hard_reset: bool = False,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Spikes of y = x * scale + shift + residual in one pass, without gradients.
-
-    x, residual: [T, B, C, ...]; scale, shift: [C]. Returns the spikes, y if `keep_sum` (what the
-    next residual connection needs) and the final membrane if `keep_state`. The sum is made in
-    the membrane's precision and rounded once to x's.
-    """
-    membrane = membrane_dtype(x)
-    require_binary(hard_reset, max_spikes)
-    channels = x.shape[2:3]
-    require_shapes({"scale": (scale, channels), "shift": (shift, channels)})
-    require_shapes({"residual": (residual, x.shape), "v": (v, x.shape[1:])})
-    residual = residual if residual is None else residual.to(x.dtype)
-    scale, shift, v = (None if p is None else p.to(membrane) for p in (scale, shift, v))
-    spikes, y, state = ilif_inference_op(
-        x, scale, shift, residual, v,
-        max_spikes, decay, input_scale, keep_sum, keep_state, spike_value, hard_reset,
-    )  # fmt: skip
-    return spikes, y if keep_sum else None, state if keep_state else None
-
-
 def membrane_dtype(x: Tensor) -> torch.dtype:
     if x.dtype not in SCALARS:
         known = ", ".join(str(dtype) for dtype in SCALARS)
@@ -277,62 +243,3 @@ def backward(ctx, grad_spikes, grad_state, _grad_window):
 torch.library.register_autograd(
     "spikeyolo_gen1::ilif_forward", backward, setup_context=setup_context
 )
-
-
-@torch.library.custom_op("spikeyolo_gen1::ilif_inference", mutates_args=())
-def ilif_inference_op(
-    x: Tensor,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    residual: Tensor | None,
-    v: Tensor | None,
-    max_spikes: int,
-    decay: float,
-    input_scale: float,
-    keep_sum: bool,
-    keep_state: bool,
-    spike_value: float = 1.0,
-    hard_reset: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes [T, B, C, ...], the sum they come from and the final membrane."""
-    strides, outputs = inference_outputs(x, keep_sum, keep_state)
-    spikes, y, state = outputs
-    if x.numel() == 0:
-        return outputs
-    channels = x.shape[2]
-    arguments = (
-        in_layout(x, strides),
-        None if scale is None else scale.contiguous(),
-        None if shift is None else shift.contiguous(),
-        None if residual is None else in_layout(residual, strides),
-        None if v is None else in_layout(v, strides[1:]),
-        spikes,
-        y if keep_sum else None,
-        state if keep_state else None,
-        x[0].numel(),
-        channels,
-        strides[2] if channels > 1 else 1,
-        float(max_spikes),
-        float(decay),
-        float(input_scale),
-        float(spike_value),
-    )
-    launch("ilif_inference", x.shape[0], x[0].numel(), hard_reset, arguments)
-    return outputs
-
-
-def inference_outputs(
-    x: Tensor, keep_sum: bool, keep_state: bool
-) -> tuple[list[int], tuple[Tensor, Tensor, Tensor]]:
-    strides = steps_layout(x)
-    spikes = new(x, x.shape, strides, x.dtype)
-    y = new(x, x.shape if keep_sum else (0,), strides if keep_sum else (1,), x.dtype)
-    return strides, (spikes, y, new_state(x, strides, keep_state))
-
-
-@ilif_inference_op.register_fake
-def _(
-    x, scale, shift, residual, v,
-    max_spikes, decay, input_scale, keep_sum, keep_state, spike_value=1.0, hard_reset=False,
-):  # fmt: skip
-    return inference_outputs(x, keep_sum, keep_state)[1]

@@ -22,7 +22,7 @@ TRAINING = {
     "ANN twin, ReLU",
     "ANN twin, quantised",
 }
-INFERENCE = TRAINING | {"not folded", "contiguous", "biases in neurons"}
+INFERENCE = TRAINING | {"not folded", "contiguous"}
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ INFERENCE = TRAINING | {"not folded", "contiguous", "biases in neurons"}
     [
         ("ilif", "backend", ILIF, 6, "backward ms"),
         ("train_step", "variant", TRAINING, 5, "images/s"),
-        ("inference", "variant", INFERENCE, 8, "images/s"),
+        ("inference", "variant", INFERENCE, 7, "images/s"),
     ],
 )
 def test_figures_come_with_their_provenance(tmp_path, script, column, names, rows, figure):

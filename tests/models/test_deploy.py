@@ -6,8 +6,7 @@ from torch import nn
 
 from models import build_model
 from models.blocks import BNAndPad, RepConv, SepRepConv
-from models.deploy import biases_into_neurons, deploy, fused
-from models.neuron import ILIFNode
+from models.deploy import deploy, fused
 from models.spike_driven import spike_driven
 
 
@@ -88,26 +87,3 @@ def test_batch_norms_synchronised_over_ranks_fold_as_well(lively):
         assert torch.equal(ours, theirs)
     with pytest.raises(ValueError, match=r"pass deploy\(model\)"):
         spike_driven(together)
-
-
-@torch.no_grad()
-def test_neurons_take_over_the_biases_before_them(lively, events):
-    deployed = deploy(lively(build_model("spikeyolo-p", variant="gen1")))
-    moved = biases_into_neurons(deployed)
-    shifts = [m.shift for m in moved.modules() if isinstance(m, ILIFNode)]
-    assert len(shifts) == 88
-    assert sum(shift is not None for shift in shifts) == 48
-    assert sum(m.bias is None for m in moved.modules() if isinstance(m, nn.Conv2d)) == 48
-    x = events(4, 2, 2, 64, 64)
-    for theirs, *others in zip(deployed(x), moved(x), spike_driven(moved)(x), strict=True):
-        for ours in others:
-            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
-
-
-def test_biases_are_moved_once_and_into_spiking_neurons_only():
-    model = build_model("spikeyolo-p", variant="gen1")
-    for given in (model, biases_into_neurons(deploy(model))):
-        with pytest.raises(ValueError, match=r"pass deploy\(model\), once"):
-            biases_into_neurons(given)
-    with pytest.raises(ValueError, match="is a ReLU, expected an I-LIF"):
-        biases_into_neurons(deploy(build_model("spikeyolo-p", activation="relu")))

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from models import neuron
 from models.kernels import launch
-from models.kernels.ilif import ilif, ilif_backward, ilif_forward, ilif_inference, steps_layout
-from models.lif import LIFFunction, LIFNode
+from models.kernels.ilif import ilif, ilif_backward, ilif_forward, steps_layout
+from models.lif import LIFFunction
 from models.neuron import ILIFFunction, ILIFNode
 
 HERE = Path(__file__).parent
-KERNELS = ("ilif_forward", "ilif_backward", "ilif_inference")
+KERNELS = ("ilif_forward", "ilif_backward")
 DTYPES = list(launch.SCALARS)
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
@@ -295,63 +295,6 @@ def test_more_neurons_than_32_bits_count(kernels_on_cpu, vectorised, tmp_path):
     assert spikes[:, -1000:].max() == 4
 
 
-# --- inference ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "misaligned"])
-@pytest.mark.parametrize("shape", [(4, 2, 16, 5, 8), (3, 2, 5, 3, 7), (2, 3, 1, 4, 2)])
-def test_inference_equals_its_parts(shape, layout, dtype):
-    torch.manual_seed(0)
-    membrane = launch.SCALARS[dtype][1]
-    x, residual = (LAYOUTS[layout]((torch.randn(shape) * 2).to(dtype)) for _ in range(2))
-    scale, shift = torch.randn(shape[2], dtype=membrane), torch.randn(shape[2], dtype=membrane)
-    v = torch.randn(shape[1:], dtype=membrane)
-    per_channel = (1, 1, -1, 1, 1)
-    for use in range(16):
-        given = [p if use >> i & 1 else None for i, p in enumerate((scale, shift, residual, v))]
-        value = 1 / 3 if use % 3 else 1.0
-        spikes, y, state = ilif_inference(
-            x, *given, 3, 0.25, 1.0, keep_sum=bool(use & 4), keep_state=True, spike_value=value
-        )
-        gain, offset, added = given[:3]
-        total = x.to(membrane) * (1 if gain is None else gain.view(per_channel))
-        total = total + (0 if offset is None else offset.view(per_channel))
-        total = (total + (0 if added is None else added)).to(dtype)
-        truth, last = torch_neuron(total, given[3], 3, 0.25, 1.0, True, spike_value=value)
-        same(spikes, truth)
-        same(state, last)
-        same(y, total if use & 4 else None)
-
-
-NODES = {
-    "ilif": partial(ILIFNode, 3),
-    "nilif": partial(ILIFNode, 3, normalize=True),
-    "lif": LIFNode,
-}
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("neuron", NODES)
-@pytest.mark.parametrize("carry", [False, True])
-def test_nodes_add_a_deployed_bias(dtype, carry, neuron):
-    """In one pass without gradients, before the neuron with them; the same as torch's addition."""
-    torch.manual_seed(0)
-    x = (torch.randn(4, 2, 16, 5, 8) * 2).to(dtype)
-    runs = []
-    for backend, needs_grad in (("torch", True), ("cupy", True), ("cupy", False)):
-        node = NODES[neuron](decay=0.25, backend=backend)
-        node.keep_state, node.shift = carry, torch.linspace(-1, 2, 16).to(dtype)
-        leaf = x.clone().requires_grad_(needs_grad)
-        outputs = (node(leaf), node(leaf), node.v)
-        if needs_grad:
-            gradient = torch.autograd.grad(outputs[1].float().square().sum(), leaf)[0]
-        runs.append((*(o if o is None else o.detach() for o in outputs), gradient))
-    for run in runs[1:]:
-        for ours, truth in zip(run, runs[0], strict=True):
-            same(ours, truth)
-
-
 # --- as torch operators ---------------------------------------------------------------------------
 
 
@@ -405,10 +348,5 @@ def test_types_and_shapes_without_a_kernel_are_refused():
         ilif(torch.zeros(2, 3, dtype=torch.int32))
     with pytest.raises(ValueError, match=r"v has shape \(4,\), the input needs \(3,\)"):
         ilif(torch.zeros(2, 3), torch.zeros(4))
-    x = torch.zeros(2, 1, 3, 4, 4)
-    with pytest.raises(ValueError, match=r"shift has shape \(4,\), the input needs \(3,\)"):
-        ilif_inference(x, shift=torch.zeros(4))
     with pytest.raises(ValueError, match="max_spikes is 4, expected 1 with a hard reset"):
         ilif(torch.zeros(2, 3), hard_reset=True)
-    with pytest.raises(ValueError, match=r"residual has shape \(3,\)"):
-        ilif_inference(x, residual=torch.zeros(3))

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models import build_model
-from models.deploy import biases_into_neurons, deploy
-from models.kernels.ilif import ilif, ilif_inference
+from models.kernels.ilif import ilif
 from models.kernels.launch import SCALARS
 from models.lif import LIFFunction
 from models.neuron import ILIFFunction, ILIFNode
@@ -104,20 +103,6 @@ def test_layouts(dtype):
             assert torch.equal(mine, theirs), name
 
 
-@pytest.mark.parametrize("dtype", SCALARS)
-def test_inference_equals_its_parts(dtype):
-    torch.manual_seed(0)
-    shape, membrane = (4, 2, 24, 9, 12), SCALARS[dtype][1]
-    scale, shift = torch.randn(2, 24, device="cuda", dtype=membrane)
-    for x in layouts(draw(shape, dtype)).values():
-        residual = torch.randn(shape, device="cuda").to(dtype)
-        spikes, y, _ = ilif_inference(x, scale, shift, residual, keep_sum=True, spike_value=0.25)
-        total = x.to(membrane) * scale.view(-1, 1, 1) + shift.view(-1, 1, 1) + residual
-        torch.testing.assert_close(y, total.to(dtype))
-        truth, _ = torch_neuron(y, None, 4, 0.25, 1.0, True, spike_value=0.25)
-        assert torch.equal(spikes, truth)
-
-
 def test_the_current_stream_is_respected():
     """Behind a long computation on a side stream, the kernel sees what that computed."""
     stream = torch.cuda.Stream()
@@ -187,18 +172,6 @@ def test_network_and_gradients_equal_those_of_the_torch_backend(name, activation
         sum(m.square().sum() for m in maps).backward()
         results.append([*maps, *(p.grad for p in model.parameters() if p.grad is not None)])
     for theirs, ours in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
-
-
-@torch.no_grad()
-def test_neurons_add_deployed_biases_in_their_own_pass():
-    torch.manual_seed(0)
-    model = build_model("spikeyolo-p", variant="gen1", backend="cupy").cuda().double()
-    for parameter in model.parameters():
-        parameter.add_(torch.rand_like(parameter), alpha=0.1)  # biases that are not zero
-    deployed = deploy(model)
-    x = torch.poisson(torch.full((4, 2, 2, 64, 64), 0.4, device="cuda")).double()
-    for ours, theirs in zip(biases_into_neurons(deployed)(x), deployed(x), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
 
 
