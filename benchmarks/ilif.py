@@ -23,8 +23,8 @@ from spikingjelly.activation_based import neuron, surrogate
 from torch import Tensor, nn
 
 from models import build_model
+from models.ems.neuron import LIFNode
 from models.kernels.launch import obstacle
-from models.lif import LIFNode
 from models.neuron import ILIFNode
 
 T, D, DECAY = 4, 4, 0.25

@@ -1,47 +1,36 @@
 """Batch -> maps -> boxes, loss, energy. Imports neither gen1 nor preprocessing."""
 
-from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
-from models import ems_yolo, spikeyolo
-from models.detector import DetectorConfig, DetectorNetwork
-from models.ems_yolo import EMSYOLO, EMSConfig
-from models.spikeyolo import SpikeYOLO, SpikeYOLOConfig
+from models.detector import DetectorConfig, DetectorNetwork, Family
 
 __all__ = ["build_model", "build_network", "resolve"]
 
-#: What a model's name begins with -> its sizes, how a size becomes a configuration.
-FAMILIES: dict[str, tuple[Mapping[str, DetectorConfig], Callable[..., DetectorConfig]]] = {
-    "spikeyolo": (spikeyolo.SIZES, spikeyolo.resolve_config),
-    "ems": (ems_yolo.SIZES, ems_yolo.resolve_config),
-}
-#: What a checkpoint calls a family -> its configuration and its network.
-NETWORKS: dict[str, tuple[type[DetectorConfig], type[DetectorNetwork]]] = {
-    "spikeyolo": (SpikeYOLOConfig, SpikeYOLO),
-    "ems": (EMSConfig, EMSYOLO),
-}
+#: What names of models begin with, and checkpoints call a network -> where its `FAMILY` stands.
+FAMILIES = {"spikeyolo": "models.spikeyolo", "ems": "models.ems.network"}
+
+
+def family(name: str) -> Family:
+    """Imported when it is asked for. Raises ValueError for an unknown one."""
+    if name not in FAMILIES:
+        raise ValueError(f"network is {name!r}, expected one of {', '.join(FAMILIES)}")
+    return import_module(FAMILIES[name]).FAMILY
 
 
 def resolve(name: str, **overrides: Any) -> DetectorConfig:
     """The configuration of `build_model(name, **overrides)`."""
-    family, _, size = name.partition("-")
-    known = [f"{f}-{s}" for f, (sizes, _) in FAMILIES.items() for s in sizes]
-    if name not in known:
-        near = [other for other in known if other.startswith(f"{family}-")]
-        raise ValueError(f"model is {name!r}, expected one of {', '.join(near or known)}")
-    _, resolve_config = FAMILIES[family]
-    return resolve_config(size, **overrides)
-
-
-def family_of(config: DetectorConfig) -> str:
-    """What a checkpoint calls the family of networks this is a configuration of."""
-    (family,) = (name for name, (known, _) in NETWORKS.items() if type(config) is known)
-    return family
+    prefix, _, size = name.partition("-")
+    if prefix not in FAMILIES or size not in family(prefix).sizes:
+        near = [prefix] if prefix in FAMILIES else FAMILIES
+        known = [f"{other}-{size}" for other in near for size in family(other).sizes]
+        raise ValueError(f"model is {name!r}, expected one of {', '.join(known)}")
+    return family(prefix).resolve_config(size, **overrides)
 
 
 def build_network(config: DetectorConfig) -> DetectorNetwork:
     """A network of this configuration with fresh weights."""
-    return NETWORKS[family_of(config)][1](config)
+    return family(config.family).network(config)
 
 
 def build_model(name: str, **overrides: Any) -> DetectorNetwork:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models import NETWORKS, build_network, family_of
+from models import build_network, family
 from models.deploy import deploy
 from models.detector import DetectorConfig, DetectorNetwork
 
@@ -42,7 +42,7 @@ def save_checkpoint(
     content = {
         "format": FORMAT,
         "kind": kind,
-        "network": family_of(config),
+        "network": config.family,
         "config": asdict(config),
         "weights": dict(weights),
         "meta": dict(meta),
@@ -83,10 +83,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if found != FORMAT:
         raise ValueError(f"{path}: found format {found!r}, expected {FORMAT!r}")
     try:
-        network = content.get("network", "spikeyolo")  # files of older versions do not say
-        if network not in NETWORKS:
-            raise ValueError(f"network is {network!r}, expected one of {', '.join(NETWORKS)}")
-        config = NETWORKS[network][0](**content["config"])
+        network = family(content.get("network", "spikeyolo"))  # older files do not say
+        config = network.config(**content["config"])
         kind = content.get("kind", "trained")  # nor that
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from spikingjelly.activation_based import base, functional
 from torch import Tensor, nn
@@ -45,6 +45,7 @@ class DetectorConfig:
     variant: str = "coco"
 
     activations: ClassVar[tuple[str, ...]] = ("ilif", "relu")
+    family: ClassVar[str]  # its key in `models.FAMILIES`
 
     def __post_init__(self) -> None:
         for name in ("num_classes", "in_channels", "time_steps", "max_spikes"):
@@ -166,6 +167,15 @@ class DetectorNetwork(nn.Module):
         if config.time_steps != T:
             raise ValueError(f"input has T={T}, the ANN twin was built for T={config.time_steps}")
         return x.transpose(0, 1).flatten(1, 2).unsqueeze(0)
+
+
+class Family(NamedTuple):
+    """Networks of one kind; `resolve_config(size, **overrides)` names all their settings."""
+
+    config: type[DetectorConfig]
+    network: type[DetectorNetwork]
+    sizes: Mapping[str, DetectorConfig]
+    resolve_config: Callable[..., DetectorConfig]
 
 
 class Upsample(nn.Module):

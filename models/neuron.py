@@ -4,9 +4,6 @@ import torch
 from spikingjelly.activation_based import base, functional, surrogate
 from torch import Tensor
 
-from models.kernels.ilif import ilif
-from models.kernels.launch import obstacle
-
 BACKENDS = ("auto", "cupy", "spikingjelly", "torch")
 
 
@@ -102,6 +99,8 @@ class ILIFNode(base.MemoryModule):
         self._check_state(x)
         backend = self._backend_for(x)
         if backend == "cupy":
+            from models.kernels.ilif import ilif
+
             settings = (self.max_spikes, self.decay, self.input_scale, self.detach_reset)
             values = (self.spike_value, self.hard_reset)
             spikes, v = ilif(x, self.v, *settings, self.keep_state, *values)
@@ -115,6 +114,8 @@ class ILIFNode(base.MemoryModule):
     def _backend_for(self, x: Tensor) -> str:
         if self.backend not in ("auto", "cupy"):
             return self.backend
+        from models.kernels.launch import obstacle
+
         reason = obstacle(x.device.type)
         if reason is None:
             return "cupy"

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from models.blocks import SPPF, AllConvBlock, ConvBlock, Downsample, Neuron, SpikeConv
 from models.decode import decode
-from models.detector import DetectorConfig, DetectorNetwork, Upsample, published_but, with_overrides
+from models.detector import (
+    DetectorConfig,
+    DetectorNetwork,
+    Family,
+    Upsample,
+    published_but,
+    with_overrides,
+)
 from models.head import Detect
 from models.loss import DetectionLoss, LossGains
 from models.neuron import ILIFNode
@@ -55,6 +62,7 @@ class SpikeYOLOConfig(DetectorConfig):
     wide_p5: bool = False
 
     activations: ClassVar[tuple[str, ...]] = ACTIVATIONS
+    family: ClassVar[str] = "spikeyolo"
 
 
 SIZES: dict[str, SpikeYOLOConfig] = {
@@ -161,3 +169,6 @@ class SpikeYOLO(DetectorNetwork):
         p4 = self._run(self.out4, torch.cat([self.down_to4(p3), lateral4], dim=2))
         p5 = self._run(self.out5, torch.cat([self.down_to5(p4), lateral5], dim=2))
         return self.head([p3, p4, p5])
+
+
+FAMILY = Family(SpikeYOLOConfig, SpikeYOLO, SIZES, resolve_config)

@@ -9,7 +9,7 @@ import yaml
 import eval_gen1
 import train_gen1
 from models.checkpoint import load_checkpoint
-from models.ems_yolo import EMSConfig
+from models.ems.network import EMSConfig
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from gen1.protocol import PROTOCOLS
 from gen1.spec import BOX, CLASSES
 from models import build_model
 from models.checkpoint import load_checkpoint, save_checkpoint
-from models.deploy_file import deploy_file
+from models.deploy.__main__ import deploy_file
 from preprocessing.cache import read_manifest
 from preprocessing.geometry import Geometry, as_boxes
 from reporting.examples import f1_score

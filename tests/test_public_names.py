@@ -12,11 +12,11 @@ from gen1.labels import read_boxes, write_boxes
 from gen1.protocol import PROTOCOLS, EvalProtocol
 from gen1.spec import BOX, EVENT
 from models import build_model
-from models.anchor_loss import AnchorLoss
 from models.authors import convert_state_dict, tensor_names
 from models.decode import decode, non_max_suppression
 from models.deploy import deploy
-from models.ems_yolo import COCO_ANCHORS
+from models.ems.loss import AnchorLoss
+from models.ems.network import COCO_ANCHORS
 from models.energy import measure_energy
 from models.loss import DetectionLoss
 from models.neuron import ILIFNode

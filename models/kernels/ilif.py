@@ -31,7 +31,7 @@ def ilif(
     Neurons start at membrane v [...], or at rest. Differentiable in x and v. Counts come times
     `spike_value`: 1 / D for normalised spikes. `hard_reset` makes it the binary neuron of
     EMS-YOLO, of max_spikes 1. Raises ValueError for an element type that has no kernel.
-    Equations: models.neuron.ILIFNode, models.lif.LIFNode.
+    Equations: models.neuron.ILIFNode, models.ems.neuron.LIFNode.
     """
     membrane = membrane_dtype(x)
     require_binary(hard_reset, max_spikes)

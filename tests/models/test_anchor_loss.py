@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.anchor_head import STRIDES, AnchorDetect, cells_of
-from models.anchor_loss import AnchorGains, AnchorLoss, Matches, match, target_objectness
-from models.ems_yolo import GEN1_ANCHORS
+from models.ems.head import STRIDES, AnchorDetect, cells_of
+from models.ems.loss import AnchorGains, AnchorLoss, Matches, match, target_objectness
+from models.ems.network import GEN1_ANCHORS
 
 close = partial(torch.testing.assert_close, rtol=0, atol=1e-9)
 by_case = pytest.mark.parametrize("case", ["some", "none"])

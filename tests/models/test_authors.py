@@ -11,14 +11,9 @@ import torch
 from torch import nn
 
 from models import build_model
-from models.authors import (
-    convert_state_dict,
-    infer_config,
-    main,
-    read_authors_file,
-    tensor_names,
-    unwrapped,
-)
+from models.authors import convert_state_dict, infer_config, tensor_names
+from models.authors.__main__ import main
+from models.authors.files import read_authors_file, unwrapped
 from models.checkpoint import load_model
 from models.spikeyolo import SpikeYOLO
 

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from models import build_model, deploy_file
+from models import build_model
 from models.checkpoint import load_model, save_checkpoint
-from models.deploy_file import main
+from models.deploy import __main__ as command
+from models.deploy.__main__ import main
 
 META = {"name": "spikeyolo-p", "seed": 3, "histogram": None}
 
@@ -61,13 +62,13 @@ def test_what_is_deployed_or_absent_is_refused(run_directory, capsys):
 @pytest.mark.parametrize("spoil", [lambda w: w.mul_(1.001), lambda w: w.fill_(float("nan"))])
 def test_outputs_that_differ_are_not_written(run_directory, capsys, monkeypatch, spoil):
     _, path = run_directory
-    honest = deploy_file.deploy
+    honest = command.deploy
 
     def wrong(model):
         deployed = honest(model)
         spoil(deployed.down1.conv.weight)
         return deployed
 
-    monkeypatch.setattr(deploy_file, "deploy", wrong)
+    monkeypatch.setattr(command, "deploy", wrong)
     assert "best.pt: the deployed network's outputs differ by" in refusal(capsys, path)
     assert [file.name for file in path.iterdir()] == ["best.pt"]

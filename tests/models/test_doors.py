@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from models import build_model
-from models.authors import convert_file, tensor_names
+from models.authors import tensor_names
+from models.authors.__main__ import convert_file
 from models.checkpoint import checkpoint_file, load_checkpoint, load_model, save_checkpoint
-from models.deploy_file import deploy_file
+from models.deploy.__main__ import deploy_file
 from models.share import share
 
 README = (Path(__file__).parents[2] / "README.md").read_text()

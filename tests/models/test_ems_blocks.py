@@ -9,8 +9,8 @@ from torch import nn
 
 from models.authors import tensor_names
 from models.detector import Upsample
-from models.ems_blocks import RealConv, ems_block1, ems_block2, ms_block
-from models.lif import LeakySiLU, LIFNode
+from models.ems.blocks import RealConv, ems_block1, ems_block2, ms_block
+from models.ems.neuron import LeakySiLU, LIFNode
 
 silu = partial(LeakySiLU, in_place=False)
 close = partial(torch.testing.assert_close, rtol=0, atol=1e-9)

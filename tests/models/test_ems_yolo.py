@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from models import build_model, build_network
-from models.anchor_head import cells_of
-from models.authors import convert_state_dict, infer_config, main, module_names, tensor_names
+from models.authors import convert_state_dict, infer_config, module_names, tensor_names
+from models.authors.__main__ import main
 from models.checkpoint import load_checkpoint, load_model, save_checkpoint
-from models.ems_layout import Layer, ee_layout, resnet_layout
-from models.ems_yolo import COCO_ANCHORS, EMSYOLO, RES10
-from models.lif import LeakySiLU, LIFNode
+from models.ems.head import cells_of
+from models.ems.layout import Layer, ee_layout, resnet_layout
+from models.ems.network import COCO_ANCHORS, EMSYOLO, RES10
+from models.ems.neuron import LeakySiLU, LIFNode
 from models.neuron import ILIFNode
 
 CASES = ("gen1_res10-ee_T5", "coco_resnet34-cat_T4")

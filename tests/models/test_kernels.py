@@ -12,10 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import neuron
+from models.ems.neuron import LIFFunction
 from models.kernels import launch
 from models.kernels.ilif import ilif, ilif_backward, ilif_forward, steps_layout
-from models.lif import LIFFunction
 from models.neuron import ILIFFunction, ILIFNode
 
 HERE = Path(__file__).parent
@@ -66,7 +65,7 @@ def kernels_on_cpu(libraries, monkeypatch):
 
     monkeypatch.setattr(launch, "compiled", compiled)
     monkeypatch.setattr(launch, "current_stream", lambda _device: contextlib.nullcontext())
-    monkeypatch.setattr(neuron, "obstacle", lambda _device_type: None)
+    monkeypatch.setattr(launch, "obstacle", lambda _device_type: None)
     return compiled
 
 

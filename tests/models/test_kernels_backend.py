@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
+from models.ems.neuron import LIFNode
 from models.kernels import launch
-from models.lif import LIFNode
 from models.neuron import ILIFNode
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from models import build_model
+from models.ems.neuron import LIFFunction
 from models.kernels.ilif import ilif
 from models.kernels.launch import SCALARS
-from models.lif import LIFFunction
 from models.neuron import ILIFFunction, ILIFNode
 
 pytestmark = [

@@ -5,16 +5,16 @@ import re
 import torch
 from torch import Tensor, nn
 
-from models.anchor_head import STRIDES, AnchorDetect
-from models.ems_blocks import (
+from models.ems.blocks import (
     RealConv,
     RealShortcut,
     ResidualBlock,
     SpikingShortcut,
     WideningShortcut,
 )
-from models.ems_layout import BEHIND_BACKBONE, Layer, Layout
-from models.ems_yolo import EMSYOLO, SIZES, EMSConfig, resolve_config
+from models.ems.head import STRIDES, AnchorDetect
+from models.ems.layout import BEHIND_BACKBONE, Layer, Layout
+from models.ems.network import EMSYOLO, SIZES, EMSConfig, resolve_config
 
 #: What the authors call the parts of a module, by our class; "a.b" names a part of a part.
 EMS_PARTS: dict[type[nn.Module], dict[str, str]] = {

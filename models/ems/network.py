@@ -12,12 +12,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from models.anchor_head import AnchorDetect, Anchors, decode_anchors
-from models.anchor_loss import AnchorGains, AnchorLoss
-from models.detector import DetectorConfig, DetectorNetwork, Upsample, published_but, with_overrides
-from models.ems_blocks import RealConv
-from models.ems_layout import Layout, build_layer, build_stage, ee_layout, resnet_layout
-from models.lif import LeakySiLU, LIFNode
+from models.detector import (
+    DetectorConfig,
+    DetectorNetwork,
+    Family,
+    Upsample,
+    published_but,
+    with_overrides,
+)
+from models.ems.blocks import RealConv
+from models.ems.head import AnchorDetect, Anchors, decode_anchors
+from models.ems.layout import Layout, build_layer, build_stage, ee_layout, resnet_layout
+from models.ems.loss import AnchorGains, AnchorLoss
+from models.ems.neuron import LeakySiLU, LIFNode
 from models.spikeyolo import neuron_factory
 
 ACTIVATIONS = ("lif", "ilif", "nilif", "relu")
@@ -55,6 +62,7 @@ class EMSConfig(DetectorConfig):
     anchors: Anchors = COCO_ANCHORS
 
     activations: ClassVar[tuple[str, ...]] = ACTIVATIONS
+    family: ClassVar[str] = "ems"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,3 +157,6 @@ class EMSYOLO(DetectorNetwork):
             published_but(AnchorGains(), gains),
             sum_over_ranks=sum_over_ranks,
         )
+
+
+FAMILY = Family(EMSConfig, EMSYOLO, SIZES, resolve_config)

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.anchor_head import STRIDES, Anchors, cells_of, centre_offsets, sizes
 from models.boxes import complete_iou
+from models.ems.head import STRIDES, Anchors, cells_of, centre_offsets, sizes
 from models.loss import check_targets
 
 LARGEST_RATIO = 4.0  # of a box's side and an anchor's, either way, for them to match

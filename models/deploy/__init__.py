@@ -7,7 +7,6 @@ stays the same: folded modules become identities.
 """
 
 import copy
-import sys
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
@@ -25,7 +24,7 @@ from models.blocks import (
     scale_and_shift,
 )
 from models.detector import DetectorNetwork
-from models.ems_blocks import RealConv
+from models.ems.blocks import RealConv
 from models.neuron import ILIFNode
 
 
@@ -155,9 +154,3 @@ def deploy(model: Network) -> Network:
     if left:
         raise ValueError(f"cannot deploy: batch norm {left[0]!r} belongs to no known block")
     return deployed.to(dtype).eval().requires_grad_(False)
-
-
-if __name__ == "__main__":
-    from models.deploy_file import main  # which needs this module
-
-    sys.exit(main())

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from models.blocks import Neuron
-from models.ems_blocks import RealConv, ems_block1, ems_block2, ms_block
+from models.ems.blocks import RealConv, ems_block1, ems_block2, ms_block
 
 BLOCKS = {"ems1": ems_block1, "ems2": ems_block2, "ms": ms_block}
 KINDS = (*BLOCKS, "conv")

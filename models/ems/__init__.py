@@ -1,0 +1,1 @@
+"""EMS-YOLO (ICCV 2023): blocks, network, head, loss, neuron."""
