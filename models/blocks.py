@@ -2,10 +2,13 @@
 
 Every block maps x [T, B, C, H, W] to [T, B, C', H', W']; convolutions and batch norms see the
 T * B steps as one batch. `neuron` is a factory, so that one graph serves every neuron and the
-ANN twin. Source: Luo et al., SpikeYOLO, ECCV 2024, arXiv:2407.20708.
+ANN twin. How a block deploys it says itself: `folds` names its convolutions, in the order of the
+neurons before them, each with the batch norm behind it; `affine()` is one that is made of parts.
+Source: Luo et al., SpikeYOLO, ECCV 2024, arXiv:2407.20708.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +18,21 @@ Neuron = Callable[[], nn.Module]
 Norm = Callable[[int], nn.BatchNorm2d]
 
 
-def per_step(module: nn.Module, x: Tensor) -> Tensor:
-    """Apply `module`, which knows [N, C, H, W], to every step of x [T, B, C, H, W].
+def per_step(x: Tensor, *modules: nn.Module) -> Tensor:
+    """Run `modules`, which know [N, C, H, W], in turn on every step of x [T, B, C, H, W].
 
     A batch norm's x and gradient are contiguous where T * B is 1: torch 2.13's on a CPU gives
     wrong gradients when one of them is channels last with another stride of that one step.
     """
-    batch = x.flatten(0, 1)
-    alone = len(batch) == 1 and torch.is_grad_enabled()
-    y = module(batch.contiguous() if alone else batch)
-    if alone and y.requires_grad:
-        y.register_hook(Tensor.contiguous)
-    return y.unflatten(0, x.shape[:2])
+    steps, x = x.shape[:2], x.flatten(0, 1)
+    alone = len(x) == 1 and torch.is_grad_enabled()
+    if alone:
+        x = x.contiguous()
+    for module in modules:
+        x = module(x)
+    if alone and x.requires_grad:
+        x.register_hook(Tensor.contiguous)
+    return x.unflatten(0, steps)
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
@@ -40,6 +46,18 @@ def scale_and_shift(bn: _BatchNorm) -> tuple[Tensor, Tensor]:
     return scale, bn.bias - bn.running_mean * scale
 
 
+class Affine(NamedTuple):
+    """A convolution's weight [out, in / groups, k, k] and bias [out]."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def then(self, bn: _BatchNorm) -> "Affine":
+        """It and a batch norm at inference, as one."""
+        scale, shift = scale_and_shift(bn)
+        return Affine(self.weight * scale[:, None, None, None], self.bias * scale + shift)
+
+
 def depthwise(channels: int, kernel: int, padding: int) -> nn.Conv2d:
     return nn.Conv2d(channels, channels, kernel, padding=padding, groups=channels, bias=False)
 
@@ -50,6 +68,8 @@ def pointwise(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 class SpikeConv(nn.Module):
     """neuron -> convolution (same padding) -> batch norm; with `bias`, no batch norm."""
+
+    folds = (("conv", "bn"),)
 
     def __init__(
         self,
@@ -67,11 +87,13 @@ class SpikeConv(nn.Module):
         self.bn = nn.Identity() if bias else norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return per_step(nn.Sequential(self.conv, self.bn), self.neuron(x))
+        return per_step(self.neuron(x), self.conv, self.bn)
 
 
 class Downsample(nn.Module):
     """[neuron] -> strided convolution with bias -> batch norm; `stem` reads events, unspiked."""
+
+    folds = (("conv", "bn"),)
 
     def __init__(
         self, neuron: Neuron, in_channels: int, out_channels: int, stem: bool = False
@@ -83,7 +105,7 @@ class Downsample(nn.Module):
         self.bn = batch_norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return per_step(nn.Sequential(self.conv, self.bn), self.neuron(x))
+        return per_step(self.neuron(x), self.conv, self.bn)
 
 
 class BNAndPad(nn.Module):
@@ -127,6 +149,15 @@ class RepConv(nn.Module):
         x = self.bn_pad(self.pointwise_in(x))
         return self.bn(self.pointwise_out(self.depthwise(x)))
 
+    def affine(self) -> Affine:
+        """At inference: one zero-padded dense 3x3."""
+        scale, shift = scale_and_shift(self.bn_pad.bn)
+        point_in = self.pointwise_in.weight[:, :, 0, 0] * scale[:, None]
+        spatial = self.depthwise.weight[:, 0]
+        point_out = self.pointwise_out.weight[:, :, 0, 0]
+        weight = torch.einsum("oc,chw,ci->oihw", point_out, spatial, point_in)
+        return Affine(weight, point_out @ (shift * spatial.sum((1, 2)))).then(self.bn)
+
 
 class SepRepConv(nn.Module):
     """padded batch norm -> 1x1 -> depthwise 3x3, on [N, C, H, W]; one dense 3x3 at inference."""
@@ -140,9 +171,19 @@ class SepRepConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.depthwise(self.pointwise(self.bn_pad(x)))
 
+    def affine(self) -> Affine:
+        """At inference: one zero-padded dense 3x3."""
+        scale, shift = scale_and_shift(self.bn_pad.bn)
+        point = self.pointwise.weight[:, :, 0, 0]
+        spatial = self.depthwise.weight[:, 0]
+        weight = torch.einsum("ohw,oi->oihw", spatial, point * scale)
+        return Affine(weight, (point @ shift) * spatial.sum((1, 2)))
+
 
 class SepConv(nn.Module):
     """Token mixer: spikes widened by 1x1, mixed by depthwise 7x7, brought back by SepRepConv."""
+
+    folds = (("pointwise", "bn1"), ("depthwise", "bn2"), ("rep", "bn3"))
 
     def __init__(self, neuron: Neuron, channels: int, expansion: int = 2) -> None:
         super().__init__()
@@ -158,9 +199,9 @@ class SepConv(nn.Module):
         self.bn3 = batch_norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = per_step(nn.Sequential(self.pointwise, self.bn1), self.neuron1(x))
-        x = per_step(nn.Sequential(self.depthwise, self.bn2), self.neuron2(x))
-        return per_step(nn.Sequential(self.rep, self.bn3), self.neuron3(x))
+        x = per_step(self.neuron1(x), self.pointwise, self.bn1)
+        x = per_step(self.neuron2(x), self.depthwise, self.bn2)
+        return per_step(self.neuron3(x), self.rep, self.bn3)
 
 
 class AllConvBlock(nn.Module):
@@ -181,6 +222,8 @@ class AllConvBlock(nn.Module):
 class ConvBlock(nn.Module):
     """SNN-Block-2, for coarse maps: as SNN-Block-1 with re-parameterised convolutions."""
 
+    folds = (("conv1", "bn1"), ("conv2", "bn2"))
+
     def __init__(self, neuron: Neuron, channels: int, ratio: int) -> None:
         super().__init__()
         hidden = channels * ratio
@@ -194,8 +237,8 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.mixer(x)
-        hidden = per_step(nn.Sequential(self.conv1, self.bn1), self.neuron1(x))
-        return x + per_step(nn.Sequential(self.conv2, self.bn2), self.neuron2(hidden))
+        hidden = per_step(self.neuron1(x), self.conv1, self.bn1)
+        return x + per_step(self.neuron2(hidden), self.conv2, self.bn2)
 
 
 class SPPF(nn.Module):
@@ -211,5 +254,5 @@ class SPPF(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         maps = [self.conv1(x)]
         for _ in range(3):
-            maps.append(per_step(self.pool, maps[-1]))
+            maps.append(per_step(maps[-1], self.pool))
         return self.conv2(torch.cat(maps, dim=2))

@@ -186,7 +186,7 @@ class Upsample(nn.Module):
         self.nearest = nn.Upsample(scale_factor=2, mode="nearest")
 
     def forward(self, x: Tensor) -> Tensor:
-        return per_step(self.nearest, x)
+        return per_step(x, self.nearest)
 
 
 def published_but(gains: Any, given: Mapping[str, float]) -> Any:

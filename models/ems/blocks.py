@@ -28,6 +28,8 @@ def closing_batch_norm(channels: int) -> nn.BatchNorm2d:
 class RealConv(nn.Module):
     """Convolution (same padding) -> batch norm -> `act`, of real values."""
 
+    folds = (("conv", "bn"),)
+
     def __init__(
         self,
         in_channels: int,
@@ -42,7 +44,7 @@ class RealConv(nn.Module):
         self.act = act()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(per_step(nn.Sequential(self.conv, self.bn), x))
+        return self.act(per_step(x, self.conv, self.bn))
 
 
 class Pool(nn.Module):
@@ -53,7 +55,7 @@ class Pool(nn.Module):
         self.pool = nn.MaxPool2d(stride, stride) if stride > 1 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return per_step(self.pool, x)
+        return per_step(x, self.pool)
 
 
 class SpikingShortcut(nn.Module):

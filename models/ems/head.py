@@ -38,7 +38,7 @@ class AnchorDetect(nn.Module):
             bias[:, 5:] += math.log(0.6 / (self.num_classes - 0.999999))
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        return [per_step(conv, x).mean(0) for conv, x in zip(self.convs, features, strict=True)]
+        return [per_step(x, conv).mean(0) for conv, x in zip(self.convs, features, strict=True)]
 
 
 def cells_of(raw: Tensor, n_anchors: int) -> Tensor:
