@@ -26,8 +26,8 @@ demo: $(READY)
 BASE      := baselines
 SEEDS     := 0 1 2
 runs       = $(foreach seed,$(SEEDS),$(foreach neuron,$(2),$(BASE)/$(1)/$(neuron)/$(seed)))
-BASELINES := $(call runs,spikeyolo-p,ilif lif qann relu)
-RIVALS    := $(call runs,spikeyolo-p,nilif) $(call runs,ems-res10,lif ilif nilif relu)
+BASELINES := $(call runs,spikeyolo-p,ilif lif-soft qann relu)
+RIVALS    := $(call runs,spikeyolo-p,nilif) $(call runs,ems-res10,lif-hard ilif nilif relu)
 
 baselines: $(BASELINES:%=%/test/metrics.json)
 	$(BIN)/python eval_gen1.py --compare $(BASELINES) --output $(BASE)

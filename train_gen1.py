@@ -164,7 +164,8 @@ class Trainer:
         if not state:
             found = f"holds a {checkpoint.kind} network, nothing to continue its training from"
             raise ValueError(f"{path}: {found}, expected the last.pt of this run")
-        refuse_other_settings(path, state["config"], self.settings(), FREE)
+        model = self.config.model.with_todays_names(state["config"]["model"])
+        refuse_other_settings(path, {**state["config"], "model": model}, self.settings(), FREE)
         if checkpoint.meta["histogram"] != asdict(self.manifest.settings):
             raise ValueError(f"{path}: trained on a cache made with other settings")
         load_weights(self.model, state["weights"], path)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-Neuron = Callable[[], nn.Module]
+NeuronFactory = Callable[[], nn.Module]
 Norm = Callable[[int], nn.BatchNorm2d]
 
 
@@ -73,7 +73,7 @@ class SpikeConv(nn.Module):
 
     def __init__(
         self,
-        neuron: Neuron,
+        neuron: NeuronFactory,
         in_channels: int,
         out_channels: int,
         kernel: int,
@@ -96,7 +96,7 @@ class Downsample(nn.Module):
     folds = (("conv", "bn"),)
 
     def __init__(
-        self, neuron: Neuron, in_channels: int, out_channels: int, stem: bool = False
+        self, neuron: NeuronFactory, in_channels: int, out_channels: int, stem: bool = False
     ) -> None:
         super().__init__()
         kernel, stride, padding = (7, 4, 2) if stem else (3, 2, 1)
@@ -185,7 +185,7 @@ class SepConv(nn.Module):
 
     folds = (("pointwise", "bn1"), ("depthwise", "bn2"), ("rep", "bn3"))
 
-    def __init__(self, neuron: Neuron, channels: int, expansion: int = 2) -> None:
+    def __init__(self, neuron: NeuronFactory, channels: int, expansion: int = 2) -> None:
         super().__init__()
         hidden = channels * expansion
         self.neuron1 = neuron()
@@ -207,7 +207,7 @@ class SepConv(nn.Module):
 class AllConvBlock(nn.Module):
     """SNN-Block-1, for fine maps: x += SepConv(x); x += two standard 3x3, `ratio` times wider."""
 
-    def __init__(self, neuron: Neuron, channels: int, ratio: int) -> None:
+    def __init__(self, neuron: NeuronFactory, channels: int, ratio: int) -> None:
         super().__init__()
         hidden = channels * ratio
         self.mixer = SepConv(neuron, channels)
@@ -224,7 +224,7 @@ class ConvBlock(nn.Module):
 
     folds = (("conv1", "bn1"), ("conv2", "bn2"))
 
-    def __init__(self, neuron: Neuron, channels: int, ratio: int) -> None:
+    def __init__(self, neuron: NeuronFactory, channels: int, ratio: int) -> None:
         super().__init__()
         hidden = channels * ratio
         self.mixer = SepConv(neuron, channels)
@@ -244,7 +244,7 @@ class ConvBlock(nn.Module):
 class SPPF(nn.Module):
     """Spatial pyramid pooling: three chained 5x5 max pools of the real-valued map, concatenated."""
 
-    def __init__(self, neuron: Neuron, in_channels: int, out_channels: int) -> None:
+    def __init__(self, neuron: NeuronFactory, in_channels: int, out_channels: int) -> None:
         super().__init__()
         hidden = in_channels // 2
         self.conv1 = SpikeConv(neuron, in_channels, hidden, 1)

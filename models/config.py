@@ -20,15 +20,15 @@ class ModelConfig:
         time_steps: T, time steps of one forward; must be the cache's. Published for Gen1: 4,
             EMS-YOLO 5.
         max_spikes: D, largest spike count of a neuron in one step; 1 is a binary LIF. Null is 4,
-            for the "lif" of EMS-YOLO 1.
+            for "lif-hard" 1.
         decay: Share of the membrane kept from step to step, in [0, 1].
         input_scale: Factor on a neuron's input.
         detach_reset: Let no gradient through the soft reset, as in SpikeYOLO; Spike2Former's NI-LIF
             lets it through.
-        activation: "ilif", the integer neuron; "nilif", its counts divided by D; "lif", binary:
-            EMS-YOLO's own, SpikeYOLO's with every step shown D times; "qann", only SpikeYOLO's,
-            the levels of "ilif" without time or state; "relu", the ANN twin. Null is "ilif", for
-            EMS-YOLO "lif".
+        activation: "ilif", the integer neuron; "nilif", its counts divided by D; "relu", the ANN
+            twin; only SpikeYOLO's: "lif-soft", binary, with every step shown D times, and "qann",
+            the levels of "ilif" without time or state; only EMS-YOLO's: "lif-hard", its own binary
+            neuron. Null is "ilif", for EMS-YOLO "lif-hard".
         backend: What computes the neuron: "auto", "cupy", "spikingjelly" or "torch".
         checkpoint_stages: Train in less memory and more time: blocks run again for their gradients.
     """
@@ -49,6 +49,11 @@ class ModelConfig:
     def build(self) -> DetectorNetwork:
         """The network with fresh weights; ValueError for an impossible setting."""
         return build_network(resolve(**asdict(self)))
+
+    def with_todays_names(self, saved: dict) -> dict:
+        """Settings of a run, the neuron by its name of today."""
+        renamed = resolve(self.name).renamed
+        return {**saved, "activation": renamed.get(saved["activation"], saved["activation"])}
 
     def resolved(self) -> "ModelConfig":
         """T, D and the neuron as they will be, none of them null."""

@@ -8,6 +8,7 @@ from spikingjelly.activation_based import base, functional
 from torch import Tensor, nn
 
 from models.blocks import per_step
+from models.neuron import NEURONS
 from models.recompute import recomputed
 
 MAX_STRIDE = 32
@@ -46,8 +47,11 @@ class DetectorConfig:
 
     activations: ClassVar[tuple[str, ...]] = ("ilif", "relu")
     family: ClassVar[str]  # its key in `models.FAMILIES`
+    renamed: ClassVar[Mapping[str, str]] = {}  # neurons, by their names in older files
 
     def __post_init__(self) -> None:
+        activation = self.renamed.get(self.activation, self.activation)
+        object.__setattr__(self, "activation", activation)
         for name in ("num_classes", "in_channels", "time_steps", "max_spikes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
@@ -55,11 +59,15 @@ class DetectorConfig:
             if getattr(self, name) not in known:
                 found = f"{name} is {getattr(self, name)!r}"
                 raise ValueError(f"{found}, expected one of {', '.join(known)}")
+        for name, fixed in NEURONS[activation].fixed.items():
+            if getattr(self, name) != fixed:
+                found = f"{name} is {getattr(self, name)}"
+                raise ValueError(f"{found}, expected {fixed} for the neuron {activation!r}")
 
     @property
     def is_spiking(self) -> bool:
         """Does it run in time, on spikes?"""
-        return self.activation not in ("qann", "relu")
+        return NEURONS[self.activation].is_spiking
 
 
 class Criterion(Protocol):

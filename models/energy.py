@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from models.deploy import deploy
-from models.detector import DetectorConfig, DetectorNetwork
+from models.detector import DetectorNetwork
 from models.operations import LayerOperations, count_operations
 
 
@@ -181,8 +181,8 @@ def measure_energy(
 
     `model` may be deployed or not; the counts are those of `deploy(model)`. `precision`: "fp32",
     "fp16" or "int8". `sparse_input`: the first layer skips zeros. Raises ValueError for a weight
-    layer it cannot price or that no batch reaches, for a T or D that is not the model's, for no
-    batches at all and for an energy of 0.
+    layer it cannot price or that no batch reaches, for a T or D that is not the model's, for a
+    spiking model no layer of which was seen to read spikes, for no batches and for an energy of 0.
     Source of the method: SpikeYOLO, ECCV 2024, with its spreadsheet's slips corrected.
     """
     if precision not in PRICES:
@@ -190,7 +190,7 @@ def measure_energy(
     prices, config = PRICES[precision], model.config
     operations, samples = count_operations(deploy(model), batches)
     report = EnergyReport(
-        tuple(_price(layer, config, prices, sparse_input) for layer in operations),
+        tuple(_price(layer, prices, sparse_input) for layer in operations),
         config.time_steps,
         config.max_spikes,
         samples,
@@ -203,29 +203,25 @@ def measure_energy(
     return report
 
 
-def _price(
-    layer: LayerOperations, config: DetectorConfig, prices: Prices, sparse_input: bool
-) -> LayerEnergy:
+def _price(layer: LayerOperations, prices: Prices, sparse_input: bool) -> LayerEnergy:
     """Spikes accumulate; real values, and the levels of a quantised ANN, multiply in every step."""
     counts = layer.spikes_per_step
-    most = 1 if config.activation == "lif" else config.max_spikes
-    accumulates = counts is not None and config.is_spiking
-    ac = layer.accumulates if accumulates else 0.0
-    mac = 0.0 if accumulates else layer.macs_per_step * layer.steps
+    ac = layer.accumulates if layer.is_spiking else 0.0
+    mac = 0.0 if layer.is_spiking else layer.macs_per_step * layer.steps
     ann_mac = layer.macs_per_step
     if layer.nonzero_macs is not None:  # the ANN's, too, reads the events of all T steps
         ann_mac = mac = layer.nonzero_macs if sparse_input else mac
     ann_outputs = layer.outputs / layer.steps
-    states = 2 * layer.neurons * layer.steps if config.is_spiking else 0
+    states = 2 * layer.neurons * layer.steps
     value_pj = prices.bytes_per_value * prices.memory_pj_per_byte
     return LayerEnergy(
         layer.name,
         counts,
-        None if counts is None else counts / most,
+        None if counts is None or layer.levels is None else counts / layer.levels,
         layer.macs_per_step,
         mac,
         ac,
-        ac_at_rate=layer.macs_per_step * (counts or 0.0) * layer.steps if accumulates else 0.0,
+        ac_at_rate=layer.macs_per_step * (counts or 0.0) * layer.steps if layer.is_spiking else 0.0,
         snn_pj=prices.mac_pj * mac + prices.ac_pj * ac,
         ann_pj=prices.mac_pj * ann_mac,
         snn_memory_pj=value_pj * (ac + mac + layer.outputs + states),

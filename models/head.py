@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.blocks import Neuron, SpikeConv
+from models.blocks import NeuronFactory, SpikeConv
 from models.decode import REG_MAX, STRIDES
 
 
@@ -16,7 +16,9 @@ class Detect(nn.Module):
     class logits; both the mean over the T steps.
     """
 
-    def __init__(self, neuron: Neuron, in_channels: tuple[int, ...], num_classes: int) -> None:
+    def __init__(
+        self, neuron: NeuronFactory, in_channels: tuple[int, ...], num_classes: int
+    ) -> None:
         super().__init__()
         box_width = max(16, in_channels[0] // 4, 4 * REG_MAX)
         class_width = max(in_channels[0], min(num_classes, 100))

@@ -1,10 +1,49 @@
-"""The integer leaky integrate-and-fire neuron (I-LIF, NI-LIF), one node for every setting."""
+"""What a neuron is, and the integer leaky integrate-and-fire neuron (I-LIF, NI-LIF).
+
+A neuron of one's own: a module that keeps to `Neuron`, and a line in NEURONS.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from spikingjelly.activation_based import base, functional, surrogate
-from torch import Tensor
+from torch import Tensor, nn
 
 BACKENDS = ("auto", "cupy", "spikingjelly", "torch")
+
+
+@runtime_checkable
+class Neuron(Protocol):
+    """What energy, deploy, firing rates and spike-driven ask: x [T, ...] -> counts [T, ...].
+
+    `levels`: largest count. `repeats`: slots that a time step is shown in. `spike_value`: what one
+    spike of a count is in the output; `deploy` sets it to 1 and scales the weights that read it.
+    `is_spiking`: are counts spikes, which accumulate, or levels, which are multiplied?
+    """
+
+    @property
+    def levels(self) -> int: ...
+
+    @property
+    def repeats(self) -> int: ...
+
+    @property
+    def is_spiking(self) -> bool: ...
+
+    spike_value: float
+
+
+def neurons(network: nn.Module) -> dict[str, Neuron]:
+    """Those of a network, by name. ValueError for a node with a membrane that is no `Neuron`."""
+    for name, module in network.named_modules():
+        if isinstance(module, base.MemoryModule) and not hasattr(module, "is_spiking"):
+            found = (
+                f"neuron {name!r} is a {type(module).__name__}, which does not say what it fires"
+            )
+            raise ValueError(f"{found}: expected levels, repeats, spike_value and is_spiking")
+    return {name: m for name, m in network.named_modules() if isinstance(m, Neuron)}
 
 
 class ILIFFunction(torch.autograd.Function):
@@ -60,7 +99,7 @@ class ILIFNode(base.MemoryModule):
     """
 
     v: Tensor | None
-    hard_reset = False
+    hard_reset, is_spiking, repeats = False, True, 1
 
     def __init__(
         self,
@@ -85,15 +124,14 @@ class ILIFNode(base.MemoryModule):
         self.input_scale = input_scale
         self.detach_reset = not normalize if detach_reset is None else detach_reset
         self.backend = backend
-        self.normalize = normalize
+        self.spike_value = 1 / self.max_spikes if normalize else 1.0
         self.keep_state = True
         self.step_mode = "m"
         self.register_memory("v", None)
 
     @property
-    def spike_value(self) -> float:
-        """What one spike of a count is in the output."""
-        return 1 / self.max_spikes if self.normalize else 1.0
+    def levels(self) -> int:
+        return self.max_spikes
 
     def multi_step_forward(self, x: Tensor) -> Tensor:
         self._check_state(x)
@@ -149,11 +187,64 @@ class ILIFNode(base.MemoryModule):
             surrogate.MultiLevelSpikeCount(self.max_spikes),
             self.detach_reset,
         )
-        return spikes * self.spike_value if self.normalize else spikes, v
+        return spikes if self.spike_value == 1 else spikes * self.spike_value, v
 
     def extra_repr(self) -> str:
         return (
             f"max_spikes={self.max_spikes}, decay={self.decay}, input_scale={self.input_scale}, "
             f"detach_reset={self.detach_reset}, backend={self.backend!r}, "
-            f"normalize={self.normalize}"
+            f"spike_value={self.spike_value}"
         )
+
+
+class NeuronKind(NamedTuple):
+    """A neuron as configurations name it.
+
+    `build`: the settings of a network -> a node. `deployed`: what `deploy` makes of it, if another.
+    `fixed`: settings of which it has one value.
+    """
+
+    build: Callable[[Any], nn.Module]
+    is_spiking: bool = True
+    deployed: str | None = None
+    fixed: Mapping[str, Any] = {}
+
+
+def integer(settings: Any, normalize: bool = False) -> ILIFNode:
+    return ILIFNode(
+        settings.max_spikes,
+        settings.decay,
+        settings.input_scale,
+        settings.detach_reset,
+        settings.backend,
+        normalize,
+    )
+
+
+def binary_slots(settings: Any) -> ILIFNode:
+    """D = 1, every step shown D times."""
+    node = integer(settings)
+    node.max_spikes, node.repeats = 1, settings.max_spikes
+    return node
+
+
+def quantised(settings: Any) -> ILIFNode:
+    """In one pass from rest no more than round(clip(x, 0, D)): levels, not spikes."""
+    node = integer(settings)
+    node.input_scale, node.is_spiking = 1.0, False
+    return node
+
+
+#: Names of neurons; a wing adds its own where it defines it.
+NEURONS: dict[str, NeuronKind] = {
+    "ilif": NeuronKind(integer),
+    "nilif": NeuronKind(partial(integer, normalize=True), deployed="ilif"),
+    "lif-soft": NeuronKind(binary_slots),
+    "qann": NeuronKind(quantised, is_spiking=False),
+    "relu": NeuronKind(lambda _settings: nn.ReLU(), is_spiking=False),
+}
+
+
+def neuron_factory(settings: Any) -> Callable[[], nn.Module]:
+    """What makes the nodes of a network of these settings."""
+    return partial(NEURONS[settings.activation].build, settings)

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.detector import DetectorNetwork
-from models.neuron import ILIFNode
+from models.neuron import Neuron, neurons
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,10 @@ class LayerOperations:
         name: Module name in the network.
         steps: Passes through the layer: time steps, or 1 in a network without time.
         macs_per_step: Multiply-accumulates of one dense pass, those with padding included.
-        spikes_per_step: Mean integer count of its input, in [0, D]; None for real values.
-        accumulates: Weights its spikes meet, all steps; one at the border meets fewer. 0 for
+        spikes_per_step: Mean integer count of its input, in [0, levels]; None for real values.
+        levels: Largest count of its input; None for real values.
+        is_spiking: Are the counts spikes, or the levels of a quantised ANN?
+        accumulates: Weights its counts meet, all steps; one at the border meets fewer. 0 for
             real values.
         nonzero_macs: Multiply-accumulates, all steps, of what is not 0 in the network's own
             input, counted as accumulates are; None for every layer but the first.
@@ -33,6 +36,8 @@ class LayerOperations:
     steps: float
     macs_per_step: float
     spikes_per_step: float | None
+    levels: int | None
+    is_spiking: bool
     accumulates: float
     nonzero_macs: float | None
     outputs: float
@@ -45,37 +50,40 @@ class _Layer:
 
     def __init__(self, name: str, conv: nn.Conv2d) -> None:
         self.name, self.conv = name, conv
-        self.reads_spikes: bool | None = None
+        self.neuron: Neuron | None = None  # whose counts it reads
         self.first = False
         self.passes = self.elements = 0
         self.spikes = self.accumulates = self.nonzero_macs = 0.0
         self.macs_per_step = self.outputs_per_step = self.inputs_per_step = 0
 
-    def add(self, x: Tensor, output: Tensor, reads_spikes: bool, first: bool) -> None:
-        if self.reads_spikes not in (None, reads_spikes):
+    def add(self, x: Tensor, output: Tensor, neuron: Neuron | None, first: bool) -> None:
+        if self.passes and neuron is not self.neuron:
             raise ValueError(f"layer {self.name!r} reads spikes in one batch, not in another")
-        self.reads_spikes, self.first = reads_spikes, first
+        self.neuron, self.first = neuron, first
         self.passes += len(x)
         self.elements += x.numel()
         self.outputs_per_step, self.inputs_per_step = output[0].numel(), x[0].numel()
         self.macs_per_step = output[0].numel() * self.conv.weight[0].numel()
-        if reads_spikes:
+        if neuron is not None:
             self.spikes += x.double().sum().item()
             self.accumulates += weights_met(self.conv, x)
         elif first:
             self.nonzero_macs += weights_met(self.conv, x != 0)
 
     def result(self, samples: int) -> LayerOperations:
-        steps = self.passes / samples
+        steps, neuron = self.passes / samples, self.neuron
+        is_spiking = neuron is not None and neuron.is_spiking
         return LayerOperations(
             self.name,
             steps,
             self.macs_per_step,
-            self.spikes / self.elements if self.reads_spikes else None,
+            None if neuron is None else self.spikes / self.elements,
+            None if neuron is None else neuron.levels,
+            is_spiking,
             self.accumulates / samples,
-            self.nonzero_macs / samples if self.first and not self.reads_spikes else None,
+            self.nonzero_macs / samples if self.first and neuron is None else None,
             self.outputs_per_step * steps,
-            self.inputs_per_step if self.reads_spikes else 0,
+            self.inputs_per_step if is_spiking else 0,
             sum(parameter.numel() for parameter in self.conv.parameters()),
         )
 
@@ -107,11 +115,11 @@ def refuse_unknown_layers(network: nn.Module) -> None:
 
 def refuse_other_max_spikes(network: DetectorNetwork) -> None:
     """Every neuron must have the D of the configuration, or rates and slots would be wrong."""
-    expected = 1 if network.config.activation == "lif" else network.config.max_spikes
-    for name, module in network.named_modules():
-        if isinstance(module, ILIFNode) and module.max_spikes != expected:
-            found = f"neuron {name!r} has D={module.max_spikes}"
-            raise ValueError(f"{found}, the network's configuration says D={expected}")
+    D = network.config.max_spikes
+    for name, neuron in neurons(network).items():
+        if neuron.levels * neuron.repeats != D:
+            found = f"neuron {name!r} has D={neuron.levels}"
+            raise ValueError(f"{found}, the network's configuration says D={D // neuron.repeats}")
 
 
 @torch.no_grad()
@@ -126,25 +134,28 @@ def count_operations(
     """
     refuse_unknown_layers(deployed)
     refuse_other_max_spikes(deployed)
-    latest: list[Tensor] = []  # the last neuron's output, kept alive so that its storage is its own
+    latest: list[
+        tuple[Tensor, Neuron]
+    ] = []  # the last output, alive so that its storage is its own
     layers: dict[str, _Layer] = {}
     handles = []
 
-    def fired(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        latest[:] = [output]
+    def fired(neuron: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        latest[:] = [(output, neuron)]
 
     def watch(layer: _Layer):  # type: ignore[no-untyped-def]
         def convolved(conv: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             (x,) = inputs
             storage = x.untyped_storage().data_ptr()
-            reads_spikes = any(s.untyped_storage().data_ptr() == storage for s in latest)
+            read = [n for spikes, n in latest if spikes.untyped_storage().data_ptr() == storage]
             first = layer.first or not any(other.passes for other in layers.values())
-            layer.add(x, output, reads_spikes, first)
+            layer.add(x, output, read[0] if read else None, first)
 
         return convolved
 
+    firing = neurons(deployed)
     for name, module in deployed.named_modules():
-        if isinstance(module, ILIFNode):
+        if name in firing:
             handles.append(module.register_forward_hook(fired))
         elif isinstance(module, nn.Conv2d):
             layers[name] = _Layer(name, module)
@@ -165,4 +176,8 @@ def count_operations(
     for layer in layers.values():
         if not layer.passes:
             raise ValueError(f"layer {layer.name!r} has weights but no batch reached it")
+    if deployed.config.is_spiking and not any(layer.neuron for layer in layers.values()):
+        found = f"the network spikes (activation {deployed.config.activation!r})"
+        expected = "expected neurons that say levels, repeats, spike_value and is_spiking"
+        raise ValueError(f"{found}, but no layer was seen to read spikes: {expected}")
     return tuple(layer.result(samples) for layer in layers.values()), samples

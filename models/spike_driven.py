@@ -51,9 +51,9 @@ def spike_driven(deployed: DetectorNetwork) -> DetectorNetwork:
         raise ValueError("the network is spike-driven already: pass deploy(model), once")
     if not deployed.config.is_spiking:
         found = f"activation {deployed.config.activation!r}"
-        raise ValueError(f"{found} has no spike-driven form, expected ilif, nilif or lif")
+        raise ValueError(f"{found} has no spike-driven form, expected a spiking one")
     refuse_other_max_spikes(deployed)
     twin = copy.deepcopy(deployed)
     for block, name, neuron in spiking_synapses(twin):
-        setattr(block, name, SpikeDrivenConv(getattr(block, name), neuron.max_spikes))
+        setattr(block, name, SpikeDrivenConv(getattr(block, name), neuron.levels))
     return twin

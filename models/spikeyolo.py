@@ -6,13 +6,12 @@ for High-performance and Energy-efficient Object Detection", ECCV 2024, arXiv:24
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from models.blocks import SPPF, AllConvBlock, ConvBlock, Downsample, Neuron, SpikeConv
+from models.blocks import SPPF, AllConvBlock, ConvBlock, Downsample, SpikeConv
 from models.decode import decode
 from models.detector import (
     DetectorConfig,
@@ -24,9 +23,7 @@ from models.detector import (
 )
 from models.head import Detect
 from models.loss import DetectionLoss, LossGains
-from models.neuron import ILIFNode
-
-ACTIVATIONS = ("ilif", "nilif", "lif", "qann", "relu")
+from models.neuron import neuron_factory
 
 #: What a published layout changes, unless the caller says otherwise.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -52,16 +49,17 @@ class SpikeYOLOConfig(DetectorConfig):
         depth: Share of the full number of blocks per stage.
         width: Share of the full number of channels.
         wide_p5: Expansion 2 instead of 1 in the last block, as sizes m and l have it.
-        activation: "ilif", the integer neuron; "nilif", its counts divided by D; "lif", binary,
-            with every step shown D times; "qann", the levels of "ilif" without time or state;
-            "relu", the ANN twin.
+        activation: "ilif", the integer neuron; "nilif", its counts divided by D; "lif-soft",
+            binary, with every step shown D times; "qann", the levels of "ilif" without time or
+            state; "relu", the ANN twin.
     """
 
     depth: float = 0.33
     width: float = 0.5
     wide_p5: bool = False
 
-    activations: ClassVar[tuple[str, ...]] = ACTIVATIONS
+    activations: ClassVar[tuple[str, ...]] = ("ilif", "nilif", "lif-soft", "qann", "relu")
+    renamed: ClassVar[Mapping[str, str]] = {"lif": "lif-soft"}
     family: ClassVar[str] = "spikeyolo"
 
 
@@ -79,20 +77,6 @@ def resolve_config(size: str, **overrides: Any) -> SpikeYOLOConfig:
     return with_overrides(SIZES[size], VARIANTS, overrides)
 
 
-def neuron_factory(config: DetectorConfig) -> Neuron:
-    if config.activation == "relu":
-        return nn.ReLU
-    return partial(
-        ILIFNode,  # in one pass from rest, as "qann" runs it, no more than round(clip(x, 0, D))
-        1 if config.activation == "lif" else config.max_spikes,
-        config.decay,
-        1.0 if config.activation == "qann" else config.input_scale,
-        config.detach_reset,
-        config.backend,
-        config.activation == "nilif",
-    )
-
-
 class SpikeYOLO(DetectorNetwork):
     """x [T, B, C, H, W], H and W multiples of 32 -> raw maps [B, 64 + nc, H/s, W/s], s = 8, 16, 32.
 
@@ -104,6 +88,7 @@ class SpikeYOLO(DetectorNetwork):
     def __init__(self, config: SpikeYOLOConfig) -> None:
         super().__init__(config)
         neuron = neuron_factory(config)
+        self.repeats = getattr(neuron(), "repeats", 1)
         c1, c2, c3, c4 = (round(c * config.width) for c in (128, 256, 512, 1024))
         last_blocks = 3 if config.variant == "coco" else 1
 
@@ -153,8 +138,8 @@ class SpikeYOLO(DetectorNetwork):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.down1(self._start(x))
-        if self.config.activation == "lif":
-            x = x.repeat_interleave(self.config.max_spikes, dim=0)  # the stem runs once per step
+        if self.repeats > 1:
+            x = x.repeat_interleave(self.repeats, dim=0)  # the stem runs once per step
         x = self._run(self.stage1, x)
         p3 = self._run(self.stage2, self.down2(x))
         p4 = self._run(self.stage3, self.down3(p3))

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from models.decode import DetectConfig, non_max_suppression
 from models.deploy import deploy
 from models.detector import DetectorNetwork
 from models.device import pick_device
-from models.neuron import ILIFNode
+from models.neuron import neurons
 from preprocessing.geometry import as_boxes
 from preprocessing.histogram import DOWNSAMPLE_FACTORS, EventTally, HistogramSettings
 from preprocessing.inputs import (
@@ -159,20 +160,19 @@ class Detector:
 
 
 class SpikeCounter:
-    """Counts what all I-LIF nodes of a network fire; the ANN twins fire nothing."""
+    """Counts what all neurons of a network fire; the ANN twins fire nothing."""
 
     def __init__(self, model: DetectorNetwork) -> None:
         self._fired: list[Tensor] = []
         self._possible = 0
         self._spiking = model.config.is_spiking
-        for module in model.modules():
-            if self._spiking and isinstance(module, ILIFNode):
-                module.register_forward_hook(self._count)
+        for name, neuron in neurons(model).items() if self._spiking else ():
+            count = partial(self._count, neuron.levels)
+            model.get_submodule(name).register_forward_hook(count)
 
-    def _count(self, node: nn.Module, _: tuple[Tensor, ...], spikes: Tensor) -> None:
-        assert isinstance(node, ILIFNode)
+    def _count(self, levels: int, _node: nn.Module, _: tuple[Tensor, ...], spikes: Tensor) -> None:
         self._fired.append(spikes.sum(dtype=torch.float64))
-        self._possible += node.max_spikes * spikes.numel()
+        self._possible += levels * spikes.numel()
 
     def take(self) -> tuple[int | None, float | None]:
         """Spikes since the last call and their share of the most possible."""
@@ -219,7 +219,7 @@ def fit_sensor(
 def _check_carried(model: DetectorNetwork, window_us: int, every_us: int) -> None:
     if not model.config.is_spiking:
         found = f"carry_state was asked of activation {model.config.activation!r}"
-        raise ValueError(f"{found}, expected a spiking one: ilif, nilif or lif")
+        raise ValueError(f"{found}, expected a spiking one, as ilif")
     if every_us != window_us:
         found = f"carry_state was asked with windows of {window_us} us every {every_us} us"
         raise ValueError(f"{found}, expected every {window_us} us: no event may count twice")

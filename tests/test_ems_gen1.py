@@ -29,7 +29,7 @@ def test_a_run_logs_the_parts_of_its_own_loss_and_says_what_it_was(trained):
     assert "dfl" not in row
     written = yaml.safe_load((output / "config.yaml").read_text())
     assert written["gains"] == {"box": 0.05, "obj": 2.0, "cls": 0.5}
-    assert (written["model"]["activation"], written["model"]["max_spikes"]) == ("lif", 1)
+    assert (written["model"]["activation"], written["model"]["max_spikes"]) == ("lif-hard", 1)
     config = load_checkpoint(output / "best.pt").config
     assert isinstance(config, EMSConfig)
     assert (config.num_classes, config.in_channels, config.variant) == (2, 2, "gen1")
@@ -37,11 +37,15 @@ def test_a_run_logs_the_parts_of_its_own_loss_and_says_what_it_was(trained):
 
 def test_the_same_command_continues_also_as_written_in_config_yaml(trained, capsys):
     command, output = trained
-    for again in (command, ["--config", str(output / "config.yaml")]):
+    old_name = [*command, "--model.activation", "lif"]
+    for again in (command, ["--config", str(output / "config.yaml")], old_name):
         assert train_gen1.main(again) == 0
         assert "continuing" in capsys.readouterr().out
     assert train_gen1.main([*command, "--model.activation", "nilif"]) == 1
-    assert "begun with model.max_spikes 1, not 4; model.activation 'lif'" in capsys.readouterr().err
+    assert (
+        "begun with model.max_spikes 1, not 4; model.activation 'lif-hard'"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_gain_of_another_loss_is_refused_in_one_sentence(trained, tmp_path, capsys):

@@ -86,8 +86,8 @@ def test_every_network_takes_every_override(name):
         model = build_model(name, **OVERRIDES)
     assert {field: getattr(model.config, field) for field in OVERRIDES} == OVERRIDES
     nodes = [module for module in model.modules() if isinstance(module, ILIFNode)]
-    settings = {(n.max_spikes, n.decay, n.input_scale, n.normalize) for n in nodes}
-    assert settings == {(3, 0.75, 0.5, True)}
+    settings = {(n.max_spikes, n.decay, n.input_scale, n.spike_value) for n in nodes}
+    assert settings == {(3, 0.75, 0.5, 1 / 3)}
 
 
 def test_names_of_the_authors_convert_strictly():

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.blocks import Affine
 from models.detector import DetectorNetwork
-from models.neuron import ILIFNode
+from models.neuron import NEURONS, Neuron, neurons
 
 
 def affine(module: nn.Module) -> Affine:
@@ -58,32 +58,32 @@ def folds_of(block: nn.Module) -> tuple[tuple[str, str], ...]:
     return getattr(block, "folds", ())
 
 
-def spiking_synapses(network: nn.Module) -> list[tuple[nn.Module, str, ILIFNode]]:
+def spiking_synapses(network: nn.Module) -> list[tuple[nn.Module, str, Neuron]]:
     """Every convolution that reads spikes: its block, its name there, the neuron that fires."""
-    found = []
+    found: list[tuple[nn.Module, str, Neuron]] = []
     for block in network.modules():
         convs = [conv for conv, _ in folds_of(block)]
-        neurons = [module for module in block.children() if isinstance(module, ILIFNode)]
-        if convs and neurons:  # the stem has none
-            pairs = zip(convs, neurons, strict=True)
-            found += [(block, conv, neuron) for conv, neuron in pairs]
+        firing = [module for module in block.children() if isinstance(module, Neuron)]
+        if convs and firing:  # the stem has none
+            found += [(block, *pair) for pair in zip(convs, firing, strict=True)]
     return found
 
 
-def fold_normalisation(deployed: nn.Module) -> None:
+def fold_spike_values(deployed: nn.Module) -> None:
     """Let neurons hand on integers, and divide by D the weights that read them: an I-LIF network.
 
     Spike2Former, AAAI 2025. Raises ValueError for a neuron whose synapses are not known.
     """
     for block, conv, neuron in spiking_synapses(deployed):
-        if neuron.normalize:
-            block.get_parameter(f"{conv}.weight").div_(neuron.max_spikes)
-            neuron.normalize = False
-    for name, module in deployed.named_modules():
-        if isinstance(module, ILIFNode) and module.normalize:
+        block.get_parameter(f"{conv}.weight").mul_(neuron.spike_value)
+        neuron.spike_value = 1.0
+    for name, neuron in neurons(deployed).items():
+        if neuron.spike_value != 1:
             raise ValueError(f"cannot deploy: neuron {name!r} belongs to no known block")
-    if isinstance(deployed, DetectorNetwork) and deployed.config.activation == "nilif":
-        deployed.config = replace(deployed.config, activation="ilif")
+    if isinstance(deployed, DetectorNetwork):
+        activation = deployed.config.activation
+        activation = NEURONS[activation].deployed or activation
+        deployed.config = replace(deployed.config, activation=activation)
 
 
 @torch.no_grad()
@@ -101,7 +101,7 @@ def deploy(model: Network) -> Network:
         for conv, bn in folds_of(block):
             setattr(block, conv, fused(getattr(block, conv), getattr(block, bn)))
             setattr(block, bn, nn.Identity())
-    fold_normalisation(deployed)
+    fold_spike_values(deployed)
     left = batch_norms(deployed)
     if left:
         raise ValueError(f"cannot deploy: batch norm {left[0]!r} belongs to no known block")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from models.blocks import Neuron, SpikeConv, per_step
+from models.blocks import NeuronFactory, SpikeConv, per_step
 
 
 def batch_norm(channels: int, scale: float = 0.5) -> nn.BatchNorm2d:
@@ -61,7 +61,9 @@ class Pool(nn.Module):
 class SpikingShortcut(nn.Module):
     """Pool -> neuron -> 1x1 -> batch norm: spikes into every convolution, as in EMS-Block1."""
 
-    def __init__(self, neuron: Neuron, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(
+        self, neuron: NeuronFactory, in_channels: int, out_channels: int, stride: int
+    ) -> None:
         super().__init__()
         self.pool = Pool(stride)
         self.conv = SpikeConv(neuron, in_channels, out_channels, 1, norm=batch_norm)
@@ -88,7 +90,9 @@ class WideningShortcut(nn.Module):
     Raises ValueError if it lacks none.
     """
 
-    def __init__(self, neuron: Neuron, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(
+        self, neuron: NeuronFactory, in_channels: int, out_channels: int, stride: int
+    ) -> None:
         super().__init__()
         if out_channels <= in_channels:
             found = f"EMS-Block2 gets {in_channels} channels and makes {out_channels}"
@@ -105,7 +109,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(
         self,
-        neuron: Neuron,
+        neuron: NeuronFactory,
         in_channels: int,
         hidden: int,
         out_channels: int,
@@ -123,7 +127,7 @@ class ResidualBlock(nn.Module):
 
 
 def ems_block1(
-    neuron: Neuron,
+    neuron: NeuronFactory,
     in_channels: int,
     out_channels: int,
     kernel: int = 3,
@@ -138,7 +142,7 @@ def ems_block1(
 
 
 def ems_block2(
-    neuron: Neuron,
+    neuron: NeuronFactory,
     in_channels: int,
     out_channels: int,
     kernel: int = 3,
@@ -152,7 +156,7 @@ def ems_block2(
 
 
 def ms_block(
-    neuron: Neuron,
+    neuron: NeuronFactory,
     in_channels: int,
     out_channels: int,
     kernel: int = 3,

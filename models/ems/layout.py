@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from models.blocks import Neuron
+from models.blocks import NeuronFactory
 from models.ems.blocks import RealConv, ems_block1, ems_block2, ms_block
 
 BLOCKS = {"ems1": ems_block1, "ems2": ems_block2, "ms": ms_block}
@@ -113,7 +113,7 @@ def _stages(
 
 
 def build_stage(
-    neuron: Neuron, silu: Neuron, layers: tuple[Layer, ...], in_channels: int
+    neuron: NeuronFactory, silu: NeuronFactory, layers: tuple[Layer, ...], in_channels: int
 ) -> nn.Sequential:
     """Its blocks, of which the first has stride 2."""
     blocks: list[nn.Module] = []
@@ -124,7 +124,7 @@ def build_stage(
 
 
 def build_layer(
-    neuron: Neuron, silu: Neuron, layer: Layer, in_channels: int, stride: int = 1
+    neuron: NeuronFactory, silu: NeuronFactory, layer: Layer, in_channels: int, stride: int = 1
 ) -> nn.Module:
     """One of it, whatever its `repeats`; `silu` ends a "conv", `neuron` fires in the others."""
     if layer.kind == "conv":

@@ -24,10 +24,9 @@ from models.ems.blocks import RealConv
 from models.ems.head import AnchorDetect, Anchors, decode_anchors
 from models.ems.layout import Layout, build_layer, build_stage, ee_layout, resnet_layout
 from models.ems.loss import AnchorGains, AnchorLoss
-from models.ems.neuron import LeakySiLU, LIFNode
-from models.spikeyolo import neuron_factory
+from models.ems.neuron import LeakySiLU
+from models.neuron import NEURONS, neuron_factory
 
-ACTIVATIONS = ("lif", "ilif", "nilif", "relu")
 FINE_ANCHORS = (10, 14, 23, 27, 37, 58)
 COCO_ANCHORS: Anchors = (FINE_ANCHORS, (81, 82, 135, 169, 344, 319))
 GEN1_ANCHORS: Anchors = (FINE_ANCHORS, (81, 82, 135, 169, 216, 269))
@@ -51,17 +50,18 @@ class EMSConfig(DetectorConfig):
     Args:
         layout: The layers.
         anchors: Per stride (16, 32) the anchors' sides (w, h, w, h, ...) in network px.
-        activation: "lif", the binary neuron of EMS-YOLO, of max_spikes 1; "ilif" and "nilif", the
-            integer neurons of SpikeYOLO and Spike2Former; "relu", the ANN twin.
+        activation: "lif-hard", the binary neuron of EMS-YOLO, of max_spikes 1; "ilif" and "nilif",
+            the integer neurons of SpikeYOLO and Spike2Former; "relu", the ANN twin.
     """
 
     time_steps: int = 4
     max_spikes: int = 1
-    activation: str = "lif"
+    activation: str = "lif-hard"
     layout: Layout = RES10
     anchors: Anchors = COCO_ANCHORS
 
-    activations: ClassVar[tuple[str, ...]] = ACTIVATIONS
+    activations: ClassVar[tuple[str, ...]] = ("lif-hard", "ilif", "nilif", "relu")
+    renamed: ClassVar[Mapping[str, str]] = {"lif": "lif-hard"}
     family: ClassVar[str] = "ems"
 
     def __post_init__(self) -> None:
@@ -70,11 +70,6 @@ class EMSConfig(DetectorConfig):
             object.__setattr__(self, "layout", Layout(**self.layout))
         if any(len(sides) % 2 or not sides for sides in self.anchors) or len(self.anchors) != 2:
             raise ValueError(f"anchors is {self.anchors}, expected 2 rows of w, h, w, h, ... in px")
-        if self.activation == "lif":
-            for name, fixed in (("max_spikes", 1), ("input_scale", 1), ("detach_reset", True)):
-                if getattr(self, name) != fixed:
-                    found = f"{name} is {getattr(self, name)}"
-                    raise ValueError(f"{found}, expected {fixed} for the binary neuron 'lif'")
 
 
 #: Published: all but resnet10 and resnet10-cat, which are resnet34 without its extra blocks.
@@ -91,10 +86,12 @@ SIZES: dict[str, EMSConfig] = {
 def resolve_config(size: str, **overrides: Any) -> EMSConfig:
     """Size, then variant, then the overrides that are not None -> the whole configuration.
 
-    An integer neuron without a `max_spikes` has the 4 of SpikeYOLO.
+    A neuron without a `max_spikes` has the one it is fixed to, or the 4 of SpikeYOLO.
     """
-    if overrides.get("activation") not in (None, "lif") and overrides.get("max_spikes") is None:
-        overrides["max_spikes"] = DetectorConfig.max_spikes
+    given = overrides.get("activation") or EMSConfig.activation
+    neuron = NEURONS.get(EMSConfig.renamed.get(given, given))
+    if neuron and overrides.get("max_spikes") is None:
+        overrides["max_spikes"] = neuron.fixed.get("max_spikes", DetectorConfig.max_spikes)
     return with_overrides(SIZES[size], VARIANTS, overrides)
 
 
@@ -108,8 +105,7 @@ class EMSYOLO(DetectorNetwork):
 
     def __init__(self, config: EMSConfig) -> None:
         super().__init__(config)
-        binary = partial(LIFNode, config.decay, config.backend)
-        neuron = binary if config.activation == "lif" else neuron_factory(config)
+        neuron = neuron_factory(config)
         silu = partial(LeakySiLU, config.decay)
         stage, layer = partial(build_stage, neuron, silu), partial(build_layer, neuron, silu)
         layout = config.layout

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from spikingjelly.activation_based import base
 from torch import Tensor
 
-from models.neuron import ILIFNode
+from models.neuron import NEURONS, ILIFNode, NeuronKind
 
 BACKENDS = ("auto", "cupy", "torch")
 
@@ -69,6 +69,12 @@ class LIFNode(ILIFNode):
         return f"decay={self.decay}, backend={self.backend!r}"
 
 
+NEURONS["lif-hard"] = NeuronKind(
+    lambda settings: LIFNode(settings.decay, settings.backend),
+    fixed={"max_spikes": 1, "input_scale": 1, "detach_reset": True},
+)
+
+
 class LeakySiLU(base.MemoryModule):
     """The neuron of EMS-YOLO with SiLU in place of spikes: x [T, ...] -> real values.
 
@@ -79,6 +85,7 @@ class LeakySiLU(base.MemoryModule):
     """
 
     v: Tensor | None
+    is_spiking = False
 
     def __init__(self, decay: float = 0.25, in_place: bool = True) -> None:
         super().__init__()

@@ -17,10 +17,17 @@ def test_null_settings_take_the_value_of_the_family():
     config = ModelConfig(name="spikeyolo-p").resolved()
     assert (config.time_steps, config.max_spikes, config.activation) == (4, 4, "ilif")
     config = ModelConfig(name="ems-res10").resolved()
-    assert (config.time_steps, config.max_spikes, config.activation) == (5, 1, "lif")
+    assert (config.time_steps, config.max_spikes, config.activation) == (5, 1, "lif-hard")
     config = ModelConfig(name="ems-res10", activation="nilif").resolved()
     assert (config.time_steps, config.max_spikes, config.activation) == (5, 4, "nilif")
     assert config.build().config.anchors[1][-2:] == (216, 269)
+
+
+def test_the_neuron_of_an_older_run_is_known_by_its_name_of_today():
+    for name, neuron in (("spikeyolo-p", "lif-soft"), ("ems-res10", "lif-hard")):
+        old = {"name": name, "activation": "lif"}
+        assert ModelConfig(name=name).with_todays_names(old) == {**old, "activation": neuron}
+    assert ModelConfig().with_todays_names({"activation": "ilif"}) == {"activation": "ilif"}
 
 
 def test_gains_are_those_of_the_model_but_for_the_given_ones():

@@ -284,10 +284,10 @@ def test_the_integer_neuron_has_its_own_default_d():
             m for m in build_model("ems-res10", activation=activation).modules()
             if isinstance(m, ILIFNode)
         )
-        for activation in ("lif", "ilif", "nilif")
+        for activation in ("lif-hard", "ilif", "nilif")
     }  # fmt: skip
-    assert {name: (node.max_spikes, node.normalize) for name, node in nodes.items()} == {
-        "lif": (1, False), "ilif": (4, False), "nilif": (4, True)
+    assert {name: (node.max_spikes, node.spike_value) for name, node in nodes.items()} == {
+        "lif-hard": (1, 1), "ilif": (4, 1), "nilif": (4, 0.25)
     }  # fmt: skip
 
 
@@ -319,8 +319,11 @@ def test_impossible_layers_are_refused(layers, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_spikes": 4}, "max_spikes is 4, expected 1 for the binary neuron 'lif'"),
-        ({"activation": "qann"}, "activation is 'qann', expected one of lif, ilif, nilif, relu"),
+        ({"max_spikes": 4}, "max_spikes is 4, expected 1 for the neuron 'lif-hard'"),
+        (
+            {"activation": "qann"},
+            "activation is 'qann', expected one of lif-hard, ilif, nilif, relu",
+        ),
         ({"anchors": (((8, 4),), ((32, 16),))}, "anchors is .* expected 2 rows of w, h, w, h"),
         ({"width": 1}, "unknown model setting 'width', expected one of num_classes"),
     ],

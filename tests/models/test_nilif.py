@@ -10,7 +10,7 @@ from models import build_model
 from models.blocks import Downsample, RepConv, SepConv, SepRepConv, SpikeConv
 from models.deploy import deploy
 from models.energy import measure_energy
-from models.neuron import ILIFNode
+from models.neuron import ILIFNode, neurons
 from models.spike_driven import SpikeDrivenConv, spike_driven
 from models.spikeyolo import SpikeYOLO
 
@@ -89,7 +89,7 @@ def test_deployed_neurons_send_the_integers_behind_the_levels(lively, events):
     for level, count in zip(levels, counts, strict=True):
         torch.testing.assert_close(level * 3, count, rtol=0, atol=1e-9)
     assert set(torch.cat([count.flatten() for count in counts]).tolist()) == {0, 1, 2, 3}
-    assert all(module.normalize for module in model.modules() if isinstance(module, ILIFNode))
+    assert {node.spike_value for node in neurons(model).values()} == {1 / 3}
 
 
 @torch.no_grad()
