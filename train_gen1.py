@@ -4,6 +4,7 @@ Alone or under torchrun, on one node or several. Selection is by mAP on the val 
 test split only the names and hashes are read, to find them missing in train.
 """
 
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -75,7 +76,7 @@ class Trainer:
         seed_everything(config.seed + ranks.rank)
 
         self.epoch, self.batch, self.best = 0, 0, -1.0
-        self.loss_sum = torch.zeros(3)  # the loss parts of the epoch so far
+        self.loss_sum: dict[str, float] = {}  # the parts of the loss, over the epoch so far
         self.stop, self.writer = StopRequest(), BackgroundWriter()
         self.times, self.saved_at = StepTimes(self.device), time.monotonic()
         self.logbook: Logbook | None = None
@@ -174,6 +175,9 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.batch, self.best = state["epoch"], state["batch"], state["best"]
         self.loss_sum = state["loss_sum"]
+        if isinstance(self.loss_sum, Tensor):  # as older runs saved it
+            names = asdict(self.criterion.gains)
+            self.loss_sum = dict(zip(names, self.loss_sum.tolist(), strict=True))
         restore_random_state(state["random"][self.ranks.rank])
         return True
 
@@ -208,7 +212,7 @@ class Trainer:
                 self.logbook.add(self.epoch, figures | self.times.figures())
                 if complaint := self.times.complaint(config.workers):
                     print(f"warning: {complaint}", flush=True)
-            self.epoch, self.batch, self.loss_sum = self.epoch + 1, 0, torch.zeros(3)
+            self.epoch, self.batch, self.loss_sum = self.epoch + 1, 0, {}
             self.save()
 
     def train_epoch(self) -> dict[str, float]:
@@ -222,10 +226,10 @@ class Trainer:
         self.times.reset()
         for batch in progress:
             self.times.data_ready()
-            items, lr = self.step(batch.to(self.device, non_blocking=True))
+            losses, lr = self.step(batch.to(self.device, non_blocking=True))
             self.times.finish()
             self.batch += 1
-            self.loss_sum += items
+            self.loss_sum = {k: self.loss_sum.get(k, 0.0) + v for k, v in losses.items()}
             parts = " ".join(f"{name} {mean:.2f}" for name, mean in self.loss_parts().items())
             progress.show(f"{parts} lr {lr:.2g}")
             self.checkpoint_if_due()
@@ -233,11 +237,10 @@ class Trainer:
 
     def loss_parts(self) -> dict[str, float]:
         """Their means over the epoch so far, by name."""
-        means = (self.loss_sum / self.batch).tolist()
-        return dict(zip(self.criterion.item_names, means, strict=True))
+        return {name: total / self.batch for name, total in self.loss_sum.items()}
 
-    def step(self, batch: Batch) -> tuple[Tensor, float]:
-        """Forward, backward and, every `accumulate` batches, an update."""
+    def step(self, batch: Batch) -> tuple[dict[str, float], float]:
+        """Forward, backward and, every `accumulate` batches, an update -> losses, learning rate."""
         optim = self.config.optim
         index = self.epoch * self.batches_per_epoch + self.batch
         lr = set_rates(self.optimizer, optim, index, self.batches_per_epoch, self.config.epochs)
@@ -247,14 +250,17 @@ class Trainer:
         with nullcontext() if alone else self.network.no_sync():
             with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
                 maps = self.network(batch.network_input().to(self.dtype))
-            loss, items = self.criterion([m.to(self.dtype) for m in maps], batch.targets)
+            losses = self.criterion([m.to(self.dtype) for m in maps], batch.targets)
+            parts = torch.stack([*losses.values()])
+            images = self.ranks.sum(parts.new_tensor(len(maps[0])))
+            loss = parts.sum() * images
             mean_over_ranks = loss * self.ranks.world / optim.accumulate  # DDP divides by world
             self.scaler.scale(mean_over_ranks).backward()
         self.times.mark("forward_backward")
-        items = self.ranks.sum(items).cpu()
-        if not torch.isfinite(items).all():
+        items = dict(zip(losses, self.ranks.sum(parts.detach()).tolist(), strict=True))
+        if not all(map(math.isfinite, items.values())):
             raise ValueError(
-                f"loss is {items.sum().item()} at epoch {self.epoch + 1}, batch {self.batch + 1}, "
+                f"loss is {sum(items.values())} at epoch {self.epoch + 1}, batch {self.batch + 1}, "
                 f"learning rate {lr:.3g}: lower optim.lr or lengthen optim.warmup_epochs"
             )
         if updates:

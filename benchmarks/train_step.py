@@ -62,8 +62,8 @@ def training_step(
     def step() -> None:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             maps = model(frames)
-        loss, _ = criterion([m.float() for m in maps], targets)
-        scaler.scale(loss).backward()
+        losses = criterion([m.float() for m in maps], targets)
+        scaler.scale(sum(losses.values()) * batch).backward()
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         scaler.step(optimizer)

@@ -71,15 +71,12 @@ class DetectorConfig:
 
 
 class Criterion(Protocol):
-    """The loss of raw maps against targets [M, 6]: (total, items), items named and weighed."""
-
-    @property
-    def item_names(self) -> tuple[str, ...]: ...
+    """The losses of raw maps against targets [M, 6], by name, weighed, per image."""
 
     @property
     def gains(self) -> Any: ...
 
-    def __call__(self, maps: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]: ...
+    def __call__(self, maps: list[Tensor], targets: Tensor) -> dict[str, Tensor]: ...
 
 
 Config = TypeVar("Config", bound=DetectorConfig)

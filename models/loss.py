@@ -1,7 +1,7 @@
 """Detection loss: box overlap, class scores and the distribution of box sides."""
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -39,14 +39,12 @@ class DetectionLoss(nn.Module):
     """Loss of raw maps against labelled boxes.
 
     maps: [B, 64 + nc, H/s, W/s], s = 8, 16, 32. targets: [M, 6] rows (image, class, x1, y1, x2,
-    y2) in network px; M may be 0. Returns (total, items): items = (box, cls, dfl) after gains,
-    detached; total = sum(items) * B, the figure to call backward on. With `sum_over_ranks`,
-    normaliser and B are those of all processes, and the results are this one's share of the sum.
+    y2) in network px; M may be 0. Returns "box", "cls" and "dfl" per image, gains applied; their
+    sum times B is the published figure to call backward on. With `sum_over_ranks` they are
+    normalised over all processes, and this one's share of the sum.
     Raises ValueError for targets of another shape, an unknown class or image.
     Source: SpikeYOLO, ECCV 2024; Li et al., "Generalized Focal Loss", NeurIPS 2020.
     """
-
-    item_names = ("box", "cls", "dfl")
 
     def __init__(
         self,
@@ -61,7 +59,7 @@ class DetectionLoss(nn.Module):
         self.gains = gains
         self.assigner = assigner
 
-    def forward(self, maps: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, maps: list[Tensor], targets: Tensor) -> dict[str, Tensor]:
         B = maps[0].shape[0]
         points, strides = anchor_points(maps)
         side_logits, class_logits = flatten_maps(maps)
@@ -76,13 +74,11 @@ class DetectionLoss(nn.Module):
             gt_xyxy,
             gt_valid,
         )
-        scores = assigned.scores.sum()
-        normaliser, images = self.sum_over_ranks(torch.stack((scores, scores.new_full((), B))))
+        normaliser = self.sum_over_ranks(assigned.scores.sum()).clamp(min=1)
         cls = F.binary_cross_entropy_with_logits(class_logits, assigned.scores, reduction="sum")
         box, dfl = self._box_terms(side_logits, boxes, points, strides, assigned)
-        items = torch.stack((box, cls, dfl)) / normaliser.clamp(min=1)
-        items = items * boxes.new_tensor(astuple(self.gains))
-        return items.sum() * images, items.detach()
+        parts = {"box": box, "cls": cls, "dfl": dfl}
+        return {name: part / normaliser * getattr(self.gains, name) for name, part in parts.items()}
 
     def _box_terms(
         self,

@@ -47,14 +47,12 @@ class AnchorLoss(nn.Module):
     """Loss of raw maps against labelled boxes.
 
     maps: [B, n (5 + nc), H/s, W/s], s = 16, 32. targets: [M, 6] rows (image, class, x1, y1, x2,
-    y2) in network px; M may be 0. Returns (total, items): items = (box, obj, cls) after gains,
-    detached; total = sum(items) * B, the figure to call backward on. `image_size` in px scales
-    objectness; None takes the longer side of the maps. With `sum_over_ranks`, means are over all
-    processes' matches and images, and the results are this one's share of the sum.
+    y2) in network px; M may be 0. Returns "box", "obj" and "cls" per image, gains applied; their
+    sum times B is the published figure to call backward on. `image_size` in px scales objectness;
+    None takes the longer side of the maps. With `sum_over_ranks`, means are over all processes'
+    matches and images, and the results are this one's share of the sum.
     Raises ValueError for targets of another shape, an unknown class or image.
     """
-
-    item_names = ("box", "obj", "cls")
 
     def __init__(
         self,
@@ -71,7 +69,7 @@ class AnchorLoss(nn.Module):
         self.image_size = image_size
         self.sum_over_ranks = sum_over_ranks
 
-    def forward(self, maps: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, maps: list[Tensor], targets: Tensor) -> dict[str, Tensor]:
         B = maps[0].shape[0]
         check_targets(targets, B, self.num_classes)
         targets = targets.to(maps[0])
@@ -81,14 +79,14 @@ class AnchorLoss(nn.Module):
         ]
         counts = maps[0].new_tensor([B, *(len(matches.image) for matches in found)])
         images, *matched = self.sum_over_ranks(counts)
-        items = maps[0].new_zeros(3)
+        parts = []
         for i, matches in enumerate(found):
             box, obj, cls = self._scale_terms(maps[i], matches, self.anchors[i], STRIDES[i])
             share = 1 / matched[i].clamp(min=1)
             weighed = (box * share, obj * BALANCE[i] * B / images, cls * share / self.num_classes)
-            items = items + torch.stack(weighed)
-        items = items * self._gains(maps)
-        return items.sum() * images, items.detach()
+            parts.append(torch.stack(weighed))
+        summed = torch.stack(parts).sum(0) * self._gains(maps)
+        return dict(zip(("box", "obj", "cls"), summed, strict=True))
 
     def _scale_terms(
         self, raw: Tensor, matches: Matches, anchors: tuple[float, ...], stride: int

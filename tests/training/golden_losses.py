@@ -55,7 +55,7 @@ def curve(config: TrainConfig) -> list[list[float]]:
         trainer.network.train()
         trainer.train_set.set_epoch(trainer.epoch)
         for batch in trainer.rest_of_epoch():
-            losses.append(trainer.step(batch)[0].tolist())
+            losses.append([*trainer.step(batch)[0].values()])
             trainer.batch += 1
         trainer.epoch, trainer.batch = trainer.epoch + 1, 0
     return losses[:STEPS]

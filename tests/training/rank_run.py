@@ -29,7 +29,7 @@ def main() -> int:
         items, lr = step(trainer, batch)
         if trainer.ranks.is_main:
             with Path(log).open("a") as file:
-                file.write(json.dumps([place, *items.tolist()]) + "\n")
+                file.write(json.dumps([place, *items.values()]) + "\n")
         return items, lr
 
     train_gen1.Trainer.step = logged
