@@ -15,6 +15,8 @@ import numpy as np
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 from tqdm import tqdm
 
+from evaluation.frames import FramePainter, class_name, near
+from evaluation.video import MAX_FPS, check_length, pace, write_video
 from gen1.atomic import atomic_write, make_way, make_writable
 from gen1.dat import DatReader
 from gen1.labels import read_boxes, write_boxes
@@ -26,8 +28,6 @@ from models.detector import DetectorNetwork
 from preprocessing.denoise import hot_pixels
 from preprocessing.histogram import HistogramSettings
 from preprocessing.inputs import input_of
-from reporting.frames import FramePainter, class_name, near
-from reporting.video import MAX_FPS, check_length, pace, write_video
 from streaming.detector import Detections, Detector
 from streaming.live import LiveReport, replay
 from streaming.recorded import Found, check_silence, detect_range, energy_per_window, oddities

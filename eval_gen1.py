@@ -15,6 +15,11 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 from torch.utils.data import BatchSampler, DataLoader
 from tqdm import tqdm
 
+from evaluation.compare import accuracy_over_energy, comparison_table, runs_in_words
+from evaluation.provenance import commit, config_hash, environment
+from evaluation.report import write_report
+from evaluation.runs import group_by_seed, read_metrics, refuse_unequal
+from evaluation.table import results_table
 from gen1.atomic import atomic_write
 from gen1.coco import DetectionMetrics, evaluate
 from gen1.labels import write_boxes
@@ -30,11 +35,6 @@ from preprocessing.dataset import Batch, HistogramDataset, collate
 from preprocessing.geometry import as_boxes
 from preprocessing.histogram import HistogramSettings
 from preprocessing.inputs import check_input, input_geometry, input_of
-from reporting.compare import accuracy_over_energy, comparison_table, runs_in_words
-from reporting.provenance import commit, config_hash, environment
-from reporting.report import write_report
-from reporting.runs import group_by_seed, read_metrics, refuse_unequal
-from reporting.table import results_table
 
 Detections = dict[str, np.ndarray]
 

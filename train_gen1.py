@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from eval_gen1 import detect, open_split, pick_device, score
+from evaluation.provenance import commit, environment
 from gen1.atomic import atomic_write
 from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from models.detector import DetectorNetwork
 from preprocessing.cache import read_manifest
 from preprocessing.dataset import Batch, HistogramDataset, collate
-from reporting.provenance import commit, environment
 from training.batch_norm import synchronise_batch_norm
 from training.checkpoints import BackgroundWriter, on_host, read_last, write_last
 from training.config import AMP_DTYPES, FREE, TrainConfig

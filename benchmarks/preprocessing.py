@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from evaluation.provenance import commit, environment
 from gen1.dat import DatReader, write_dat
 from gen1.labels import write_boxes
 from gen1.recordings import list_recordings
@@ -44,7 +45,6 @@ from preprocessing.histogram import (
     event_histogram,
     window_histogram,
 )
-from reporting.provenance import commit, environment
 
 RESULTS = Path(__file__).parent / "results"
 SECONDS = 60

@@ -11,13 +11,13 @@ from PIL import Image, ImageColor
 
 import detect_gen1
 from detect_gen1 import main
+from evaluation.pictures import LABEL_COLOUR
 from gen1.dat import DatReader, write_dat
 from gen1.labels import read_boxes, write_boxes
 from gen1.spec import EVENT
 from models import build_model
 from models.checkpoint import load_model, save_checkpoint
 from preprocessing.histogram import HistogramSettings
-from reporting.pictures import LABEL_COLOUR
 
 SCORE = "0.002"  # what an untrained network finds
 

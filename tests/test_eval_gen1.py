@@ -10,6 +10,9 @@ import pytest
 import torch
 
 from eval_gen1 import EvalConfig, main, run
+from evaluation.examples import f1_score
+from evaluation.provenance import config_hash
+from evaluation.table import firing_health, results_table
 from gen1.labels import read_boxes
 from gen1.protocol import PROTOCOLS
 from gen1.spec import BOX, CLASSES
@@ -18,9 +21,6 @@ from models.checkpoint import load_checkpoint, save_checkpoint
 from models.deploy_file import deploy_file
 from preprocessing.cache import read_manifest
 from preprocessing.geometry import Geometry, as_boxes
-from reporting.examples import f1_score
-from reporting.provenance import config_hash
-from reporting.table import firing_health, results_table
 
 
 @pytest.fixture(scope="module")

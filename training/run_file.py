@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from evaluation.provenance import content_hash
 from gen1.atomic import atomic_write
 from preprocessing.cache import Manifest
-from reporting.provenance import content_hash
 
 
 def add_start(

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from reporting.provenance import flat
+from evaluation.provenance import flat
 
 
 def plain(config: Any) -> dict[str, Any]:

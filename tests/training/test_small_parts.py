@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from reporting.provenance import content_hash
+from evaluation.provenance import content_hash
 from training import progress
 from training.interrupt import StopRequest
 from training.logbook import Logbook

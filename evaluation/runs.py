@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from reporting.provenance import (
+from evaluation.provenance import (
     config_hash,
     content_hash,
     evaluated_settings,

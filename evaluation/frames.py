@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 
+from evaluation.pictures import CLASS_COLOURS, LABEL_COLOUR, OFF_COLOUR, ON_COLOUR
 from gen1.spec import CLASSES
-from reporting.pictures import CLASS_COLOURS, LABEL_COLOUR, OFF_COLOUR, ON_COLOUR
 
 #: How dark a pixel with 0, 1, 2, 3 or more events is: fixed, so that pictures do not flicker.
 STRENGTHS = np.array([0, 0.5, 0.75, 1])

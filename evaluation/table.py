@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from reporting.provenance import thresholds
+from evaluation.provenance import thresholds
 
 
 def results_table(metrics: dict[str, Any], classes: tuple[str, ...]) -> str:

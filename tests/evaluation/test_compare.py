@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from eval_gen1 import main
-from reporting.compare import accuracy_over_energy, comparison_table, runs_in_words, spread
-from reporting.provenance import config_hash
-from reporting.runs import group_by_seed, names_of, refuse_unequal, varied_settings
+from evaluation.compare import accuracy_over_energy, comparison_table, runs_in_words, spread
+from evaluation.provenance import config_hash
+from evaluation.runs import group_by_seed, names_of, refuse_unequal, varied_settings
 
 
 def evaluation(seed=0, activation="ilif", ap=0.2, mj=1.0, settings=None, **changes):

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 from numba import njit
 
-from gen1.simulator.backdrop import (
+from gen1.spec import HEIGHT, WIDTH
+from simulator.backdrop import (
     PANORAMA_ABOVE,
     PANORAMA_BELOW,
     PANORAMA_COLUMNS,
@@ -15,10 +16,9 @@ from gen1.simulator.backdrop import (
     panorama,
     road,
 )
-from gen1.simulator.canvas import FRACTION_BITS, MIP_LEVELS, ONE
-from gen1.simulator.portable import Draws
-from gen1.simulator.scene import CAMERA_HEIGHT_M, FOCAL_PX, PLACEMENT_COLUMNS, Actor, Ego
-from gen1.spec import HEIGHT, WIDTH
+from simulator.canvas import FRACTION_BITS, MIP_LEVELS, ONE
+from simulator.portable import Draws
+from simulator.scene import CAMERA_HEIGHT_M, FOCAL_PX, PLACEMENT_COLUMNS, Actor, Ego
 
 _TEXEL = ROAD_TEXELS_PER_M * 65536.0
 

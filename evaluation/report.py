@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from evaluation.examples import at, pick_examples, shown
+from evaluation.pictures import draw_detections, energy_per_layer, firing_rates, precision_recall
+from evaluation.provenance import flat, rule_of, thresholds
+from evaluation.table import ap_text, results_table
 from gen1.atomic import atomic_write
 from gen1.coco import DetectionMetrics
 from gen1.spec import CLASSES
 from models.energy import EnergyReport
 from preprocessing.dataset import HistogramDataset
-from reporting.examples import at, pick_examples, shown
-from reporting.pictures import draw_detections, energy_per_layer, firing_rates, precision_recall
-from reporting.provenance import flat, rule_of, thresholds
-from reporting.table import ap_text, results_table
 
 COLUMNS = 3
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from gen1.simulator.canvas import LOG_UNIT
-from gen1.simulator.portable import Draws
 from gen1.spec import EVENT, HEIGHT, WIDTH
+from simulator.canvas import LOG_UNIT
+from simulator.portable import Draws
 
 _PIXELS = HEIGHT * WIDTH
 #: Background activity is drawn per step in this many slots of equal length.
