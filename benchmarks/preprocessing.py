@@ -305,6 +305,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     load_before = os.getloadavg()[0]
+    if arguments.scratch:
+        arguments.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
         data, long_data = Path(scratch, "data", "train"), Path(scratch, "long", "train")
         for folder in (data, long_data):

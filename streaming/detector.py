@@ -94,7 +94,7 @@ class Detector:
         self._spikes = SpikeCounter(self.model) if count_spikes else None
 
     @classmethod
-    def load(cls, checkpoint: Path, *, every_ms: float = 50.0, **options: Any) -> "Detector":
+    def load(cls, checkpoint: Path | str, *, every_ms: float = 50.0, **options: Any) -> "Detector":
         """The network of a checkpoint or run directory (its best.pt); options: of Detector."""
         path = checkpoint_file(checkpoint)
         model, loaded = load_model(path)
