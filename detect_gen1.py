@@ -142,13 +142,13 @@ def time_range_us(config: RunConfig, reader: DatReader) -> tuple[int, int]:
     """Start and end in us: windows end every every_us after the start, up to the end."""
     if not reader.n_events:
         raise ValueError("holds no events, expected a recording")
-    first_us = reader.order.first_us // config.every_us * config.every_us
+    first_us = reader.order.first_us
     start_us = max(round(1e6 * config.from_s), first_us)
-    end_us = reader.duration_us
+    end_us = reader.order.last_us + 1
     if config.to_s is not None:
         end_us = min(end_us, round(1e6 * config.to_s))
     if end_us - start_us < config.every_us:
-        found = f"lasts from {first_us / 1e6:g} to {reader.duration_us / 1e6:g} s"
+        found = f"lasts from {first_us / 1e6:g} to {(reader.order.last_us + 1) / 1e6:g} s"
         expected = f"expected {config.every_ms:g} ms or more between from_s and to_s"
         raise ValueError(f"{found}, {expected}")
     check_silence(reader, start_us, end_us)

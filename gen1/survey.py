@@ -8,7 +8,7 @@ import numpy as np
 
 from gen1.dat import DatReader
 from gen1.labels import read_boxes
-from gen1.recordings import BOX_SUFFIX, DAT_SUFFIX
+from gen1.recordings import BOX_SUFFIX, DAT_SUFFIX, visible
 from gen1.spec import CLASSES, HEIGHT, RECORDINGS_PER_SPLIT, SPLITS, WIDTH
 
 #: Every recording of the published data set lasts so long; most others were cut short.
@@ -50,8 +50,8 @@ def survey(root: Path, deep: bool = False) -> Survey:
         raise ValueError(f"{root}: has no folder {', '.join(SPLITS)}, expected a data set")
     found = Survey()
     for folder in folders:
-        dats = {path.name.removesuffix(DAT_SUFFIX) for path in folder.glob(f"*{DAT_SUFFIX}")}
-        boxes = {path.name.removesuffix(BOX_SUFFIX) for path in folder.glob(f"*{BOX_SUFFIX}")}
+        dats = {path.name.removesuffix(DAT_SUFFIX) for path in visible(folder, f"*{DAT_SUFFIX}")}
+        boxes = {path.name.removesuffix(BOX_SUFFIX) for path in visible(folder, f"*{BOX_SUFFIX}")}
         found.recordings[folder.name] = len(dats & boxes)
         found.problems += [f"{folder / name}{DAT_SUFFIX}: no labels" for name in dats - boxes]
         found.problems += [f"{folder / name}{BOX_SUFFIX}: no recording" for name in boxes - dats]
@@ -86,12 +86,12 @@ def draw(found: Survey, path: Path) -> None:
 def _add_recording(found: Survey, path: Path, deep: bool) -> None:
     try:
         reader = DatReader(path)
+        duration_us = reader.duration_us if deep else _seen_duration_us(reader)
     except ValueError as error:
         found.problems.append(str(error))
         return
-    last_us = reader.order.last_us if deep else int(reader.records[-1:, 0].sum())
     found.events.append(reader.n_events)
-    found.durations_s.append((last_us + 1) * 1e-6 if reader.n_events else 0.0)
+    found.durations_s.append(duration_us * 1e-6)
     size = (reader.height or HEIGHT, reader.width or WIDTH)
     suspicions = {
         "no events": reader.n_events == 0,
@@ -102,10 +102,17 @@ def _add_recording(found: Survey, path: Path, deep: bool) -> None:
     }
     if deep:
         order = reader.order
-        suspicions[f"{order.backward_steps} steps back in time"] = order.backward_steps > 0
+        suspicions[f"{order.moved} events that came after later ones"] = order.moved > 0
+        suspicions[f"{order.left_out} events at impossible times"] = order.left_out > 0
         suspicions[f"{order.out_of_frame} events out of frame"] = bool(order.out_of_frame)
         reader.release()
     found.problems += [f"{path}: {text}" for text, is_so in suspicions.items() if is_so]
+
+
+def _seen_duration_us(reader: DatReader) -> int:
+    """duration_us by the first and the last record alone, whatever lies between."""
+    first_us, last_us = (int(reader.records[i, 0]) for i in (0, -1)) if reader.n_events else (0, -1)
+    return (last_us + 1 - first_us) % (1 << 32)
 
 
 def _add_boxes(found: Survey, path: Path) -> None:

@@ -79,7 +79,12 @@ def command_line() -> ArgumentParser:
     add("--downsample", type=int, default=1, help="sensor px per side of a cell: 1, 2 or 4")
     add("--height", type=int, default=HEIGHT, help="expected sensor height in px")
     add("--width", type=int, default=WIDTH, help="expected sensor width in px")
-    add("--every-ms", type=float, default=0.0, help="samples at this stride, not at label times")
+    add(
+        "--every-ms",
+        type=float,
+        default=0.0,
+        help="samples at this stride, from the first event on",
+    )
     add("--keep", default="", help="only label times with a box that counts: prophesee, rvt")
     add(
         "--denoise-ms",
@@ -228,7 +233,8 @@ def _findings(outcomes: list[Outcome]) -> str:
         (sum(r.tally.filtered for r in reports), "events left out as noise"),
         (sum(r.tally.out_of_frame for r in reports), "events out of frame, ignored"),
         (sum(r.tally.clipped for r in reports), "events beyond what their cell holds, clipped"),
-        (sum(r.repaired_steps for r in reports), "steps back in time, repaired"),
+        (sum(r.moved for r in reports), "events came after later ones, put in their place"),
+        (sum(r.left_out for r in reports), "events at impossible times, left out"),
         (sum(r.wraps for r in reports), "overflows of the clock, repaired"),
         (
             sum(r.trailing_bytes > 0 for r in reports),

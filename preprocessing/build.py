@@ -90,6 +90,7 @@ def build_recording(recording: Recording, path: Path, settings: HistogramSetting
     sources = sources_of(recording)
     reader = open_recording(recording.dat, settings)
     boxes = read_boxes(recording.boxes) if recording.boxes else np.zeros(0, BOX)
+    _ = reader.order  # raises before anything is written
     times_us = sample_times(boxes, reader, settings)
     hot = None
     if settings.hot_pixel_hz:
@@ -105,6 +106,10 @@ def build_recording(recording: Recording, path: Path, settings: HistogramSetting
                 reader.release()
                 mapped = 0
         report = make_report(reader, tallies)
+        if 2 * report.tally.out_of_frame > report.tally.events:
+            found = f"{report.tally.out_of_frame} of {report.tally.events} events read"
+            found += f" lie beyond {settings.height}x{settings.width} px"
+            raise ValueError(f"{recording.dat}: {found}, expected few: of another sensor?")
         cache.write_report(report)
     return report
 
@@ -112,7 +117,7 @@ def build_recording(recording: Recording, path: Path, settings: HistogramSetting
 def sample_times(boxes: np.ndarray, reader: DatReader, settings: HistogramSettings) -> np.ndarray:
     """When the samples of a recording end, int64 [N] in us, ascending."""
     if settings.every_us:
-        return stride_times(reader.duration_us, settings.every_us)
+        return stride_times(reader.order.first_us, reader.order.last_us, settings.every_us)
     return label_times(PROTOCOLS[settings.keep].scored_labels(boxes) if settings.keep else boxes)
 
 
@@ -123,7 +128,8 @@ def make_report(reader: DatReader, tallies: list[EventTally]) -> Report:
         windows=len(tallies),
         events=reader.n_events,
         tally=sum(tallies, EventTally()),
-        repaired_steps=reader.order.backward_steps,
+        moved=reader.order.moved,
+        left_out=reader.order.left_out,
         wraps=reader.order.wraps,
         trailing_bytes=reader.trailing_bytes,
         fewest_events=int(events.min()),

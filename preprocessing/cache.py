@@ -25,7 +25,7 @@ from gen1.spec import BOX
 from preprocessing.chunks import FILTERS, decode_chunk, encode_chunk
 from preprocessing.histogram import EventTally, HistogramSettings
 
-SCHEMA = 1
+SCHEMA = 2
 #: How much of a source is hashed: evenly spaced stretches, the first and the last among them.
 PIECES, PIECE_BYTES = 32, 1 << 16
 MANIFEST = "manifest.json"
@@ -63,8 +63,9 @@ class Source:
 class Report:
     """What preprocessing one recording found and did.
 
-    `tally` sums over windows, so an event in two windows counts twice; `repaired_steps` are
-    steps back in time, `wraps` overflows of the clock, both repaired as gen1.dat documents;
+    `tally` sums over windows, so an event in two windows counts twice; `moved` events
+    came after later ones, `left_out` had impossible times, `wraps` are overflows of the clock,
+    see gen1.clock;
     `trailing_bytes` is the length of a truncated last record, which was dropped. The last
     four say how many events a window has.
     """
@@ -72,7 +73,8 @@ class Report:
     windows: int
     events: int
     tally: EventTally = field(default_factory=EventTally)
-    repaired_steps: int = 0
+    moved: int = 0
+    left_out: int = 0
     wraps: int = 0
     trailing_bytes: int = 0
     fewest_events: int = 0

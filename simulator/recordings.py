@@ -134,7 +134,7 @@ def plan(out: Path | str, recordings: dict[str, int], settings: Settings) -> lis
             raise ValueError(f"{manifest}: is not JSON, expected the settings {ours}") from error
         if theirs != ours:
             raise ValueError(f"{manifest}: recordings made with {theirs}, expected {ours}")
-    elif any(out.glob(f"*/*{DAT_SUFFIX}")):
+    elif any(out.glob(f"*/[!.]*{DAT_SUFFIX}")):
         raise ValueError(f"{out}: recordings without {SETTINGS_FILE}, expected an empty folder")
     for folder in (out, *(out / split for split, count in recordings.items() if count)):
         folder.mkdir(parents=True, exist_ok=True)

@@ -55,11 +55,12 @@ class Detections:
 class Detector:
     """The deployed network on sliding windows of a stream.
 
-    Windows [t - window_us, t) at multiples of every_us, boxes at t: as eval_gen1.py on a cache
-    with `--every-ms`. settings: the histograms the model was trained on; sensor_hw: the stream's
-    sensor in px, see fit_sensor (None: the trained one); start_us, hot: as of Windower.
-    carry_state keeps membranes from window to window, which then must not overlap: every_us must
-    be window_us. count_spikes costs a pass over all spikes. The model itself is not modified.
+    Windows [t - window_us, t) at a stride of every_us from the first event on, boxes at t: as
+    eval_gen1.py on a cache with `--every-ms`. settings: the histograms the model was trained on;
+    sensor_hw: the stream's sensor in px, see fit_sensor (None: the trained one); start_us, hot: as
+    of Windower. carry_state keeps membranes from window to window, which then must not overlap:
+    every_us must be window_us. count_spikes costs a pass over all spikes. The model itself is not
+    modified.
     Raises ValueError for a model, input, sensor or stride that do not go together.
     """
 

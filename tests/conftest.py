@@ -78,4 +78,6 @@ def flickering_boxes(rng: np.random.Generator, label_times: int) -> tuple[np.nda
             part["p"] = rng.integers(2, size=n)
             events.append(part)
     stream = np.concatenate(events)
-    return stream[stream["t"].argsort(kind="stable")], boxes
+    stream = stream[stream["t"].argsort(kind="stable")]
+    stream["t"][0], stream["t"][-1] = 250_000, boxes["t"][-1]  # strides begin with the first event
+    return stream, boxes

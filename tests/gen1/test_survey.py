@@ -9,10 +9,12 @@ from gen1.recordings import main
 from gen1.spec import BOX, EVENT, RECORDINGS_PER_SPLIT
 
 
-def make(folder, name, n=100, last_us=59_999_999, height=240, width=304, classes=(0, 1, 1)):
+def make(
+    folder, name, n=100, last_us=59_999_999, first_us=0, height=240, width=304, classes=(0, 1, 1)
+):
     folder.mkdir(parents=True, exist_ok=True)
     events = np.zeros(n, EVENT)
-    events["t"] = np.linspace(0, last_us, n)
+    events["t"] = np.linspace(first_us, first_us + last_us, n).astype(np.int64) % 2**32
     write_dat(folder / f"{name}_td.dat", events, height, width)
     boxes = np.zeros(len(classes), BOX)
     boxes["class_id"], boxes["w"], boxes["h"] = classes, 30, 40
@@ -80,10 +82,18 @@ def test_only_deep_reads_every_event(complete, capsys):
     capsys.readouterr()
     assert main(["verify", str(complete), "--deep"]) == 1
     text = capsys.readouterr().out
-    assert f"{path}: 1 steps back in time" in text
+    assert f"{path}: 1 events at impossible times" in text
     assert f"{path}: 1 events out of frame" in text
 
 
 def test_a_directory_without_splits_is_refused(tmp_path, capsys):
     assert main(["verify", str(tmp_path)]) == 1
     assert "has no folder train, val, test, expected a data set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [[], ["--deep"]])
+@pytest.mark.parametrize("first_us", [7, 600_000_000, 2**32 - 30_000_000])
+def test_lengths_do_not_depend_on_when_the_clock_started(complete, capsys, first_us, options):
+    make(complete / "train", "r0", first_us=first_us)
+    assert main(["verify", str(complete), *options]) == 0
+    assert "0.07 hours, 400 events" in capsys.readouterr().out

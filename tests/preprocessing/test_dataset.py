@@ -202,7 +202,7 @@ def test_an_unfinished_or_missing_cache_is_refused(cache, tmp_path):
     (cache / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
     refused(cache, "has not finished")
     (cache / "manifest.json").write_text(json.dumps({**manifest, "schema": 99}))
-    refused(cache, "schema 99, expected 1")
+    refused(cache, "schema 99, expected 2")
 
 
 def test_foreign_and_damaged_files_are_refused(cache):
