@@ -72,8 +72,8 @@ class RunConfig:
         show_ms: A picture shows the events of so many ms before it.
         energy_windows: Windows whose energy is counted, spread evenly; 0 counts none.
         device: "auto", "cpu" or "cuda".
-        height: Sensor height in px where the recording names none; not given, the training's or,
-            of a RAW file, 720.
+        height: Sensor height in px where a .dat names none, else the training's; of a RAW file, in
+            place of the header's, else 720.
         width: Sensor width in px where the recording names none; as height, 1280.
         carry_state: Keep membranes from window to window; `--every-ms` must be the window's length.
             Their energy is not counted.

@@ -1,5 +1,6 @@
 """Any recording that a user has: .dat or RAW, one or a directory of them."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,14 +38,15 @@ def open_recording(
 ) -> Iterator[DatReader]:
     """A reader; a RAW file is converted to a temporary .dat first, height and width as there.
 
-    Raises ValueError for a file that is no recording, and for a RAW one without faery.
+    What is odd about a RAW file is said on stderr. Raises ValueError for what is no recording.
     """
     if not _is_raw(path):
         yield DatReader(path)
         return
     with TemporaryDirectory(prefix="spikeyolo-") as folder:
         target = Path(folder) / f"{path.stem}{DAT_SUFFIX}"
-        convert(path, target, height, width)
+        for note in convert(path, target, height, width).notes:
+            print(f"note: {path.name}: {note}", file=sys.stderr)
         yield DatReader(target)
 
 
