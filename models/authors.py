@@ -4,6 +4,7 @@
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -38,6 +39,8 @@ from models.head import Detect
 from models.spikeyolo import SIZES, SpikeYOLO, SpikeYOLOConfig, resolve_config
 from models.unpickle import StandIn, module_tensors, read_inert
 
+#: Where files hold a network or its tensors, the best first.
+NETWORK_KEYS = ("ema", "model", "state_dict", "model_state_dict")
 #: What the authors call the parts of a module, by our class; parts not listed keep their name.
 #: Their layers are numbered; 11, 13, 15, 17, 21 and 24 (up, cat) have no weights.
 THEIR_PARTS: dict[type[nn.Module], dict[str, str]] = {
@@ -199,21 +202,36 @@ class Found(NamedTuple):
 def read_authors_file(path: Path) -> Found:
     """Read a published `.pt` (pickled network objects) or a plain state_dict file.
 
-    Takes the averaged network ("ema") where there is one, else "model". Nothing in the file is
-    executed. Raises ValueError, naming the file, if it holds neither.
+    Takes the averaged network ("ema") where there is one, else the first of NETWORK_KEYS. Nothing
+    in the file is executed. Raises ValueError, naming the file, if it holds none of them.
     """
     content = read_inert(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__}, expected a dict")
-    for key in ("ema", "model"):
+    for key in NETWORK_KEYS:
         network = content.get(key)
         if isinstance(network, StandIn):
-            return Found(module_tensors(network), f"{type(network).__name__} under {key!r}")
+            return Found(
+                without_wrappers(module_tensors(network)), f"{type(network).__name__} under {key!r}"
+            )
         if is_state_dict(network):
-            return Found(network, f"state_dict under {key!r}")
+            return Found(without_wrappers(network), f"state_dict under {key!r}")
     if is_state_dict(content):
-        return Found(content, "plain state_dict")
-    raise ValueError(f"{path}: holds keys {[*content][:5]}, expected 'ema', 'model' or tensors")
+        return Found(without_wrappers(content), "plain state_dict")
+    keys = "', '".join(NETWORK_KEYS)
+    raise ValueError(f"{path}: holds keys {[*content][:5]}, expected '{keys}' or tensors")
+
+
+def without_wrappers(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by the names the authors give them: `model.0...`, whatever wrapped the network.
+
+    DDP, torch.compile and Lightning put `module.`, `_orig_mod.`, `model.` before every name.
+    """
+    wrapper = re.match(r"(?:[A-Za-z_]\w*\.)*?(?=model\.\d+\.)", next(iter(state)))
+    prefix = wrapper[0] if wrapper else ""
+    if not all(name.startswith(prefix) for name in state):
+        return state
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
 
 
 def is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:

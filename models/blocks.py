@@ -20,8 +20,22 @@ def per_step(module: nn.Module, x: Tensor) -> Tensor:
     return module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """nn.BatchNorm2d with the right gradient of a batch of one on a CPU.
+
+    torch 2.13 mistakes x or the incoming gradient for contiguous if its strides are
+    (C, 1, W*C, C) and the other is; a gradient of strides (C*H*W, 1, W*C, C) suits every x.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        if len(x) == 1 and y.requires_grad:
+            y.register_hook(lambda grad: grad.clone(memory_format=torch.channels_last))
+        return y
+
+
 def batch_norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.03)
+    return BatchNorm(channels, eps=1e-3, momentum=0.03)
 
 
 def scale_and_shift(bn: _BatchNorm) -> tuple[Tensor, Tensor]:

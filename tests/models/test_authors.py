@@ -197,6 +197,22 @@ def test_plain_state_dict_file(small_state, tmp_path):
         assert torch.equal(found.state[name], tensor), name
 
 
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "module._orig_mod."])
+@pytest.mark.parametrize("key", [None, "state_dict", "model_state_dict", "ema"])
+def test_wrapped_and_nested_state_dicts_are_read(small_state, tmp_path, prefix, key):
+    path = tmp_path / "state.pt"
+    wrapped = {prefix + name: tensor for name, tensor in small_state.items()}
+    torch.save({key: wrapped, "epoch": 3} if key else wrapped, path)
+    assert set(read_authors_file(path).state) == set(small_state)
+
+
+def test_names_with_two_prefixes_are_refused(small_state, tmp_path, capsys):
+    path = tmp_path / "state.pt"
+    mixed = {("a." if i % 2 else "b.") + name: t for i, (name, t) in enumerate(small_state.items())}
+    torch.save(mixed, path)
+    assert "this is not a SpikeYOLO state_dict" in refused(path, tmp_path, capsys)
+
+
 class Explosive:
     """Pickles into a call that leaves a directory behind."""
 
@@ -261,7 +277,7 @@ def test_files_with_other_content_are_refused(small_state, tmp_path, capsys):
     path = tmp_path / "other.pt"
     for content, complaint in (
         ([1, 2], "holds a list, expected a dict"),
-        ({"weights": 3}, r"holds keys ['weights'], expected 'ema', 'model' or tensors"),
+        ({"weights": 3}, "holds keys ['weights'], expected 'ema', 'model', 'state_dict', "),
         ({"model": {"conv.weight": 1}}, "holds keys ['model']"),
         ({"model": {"conv.weight": torch.zeros(1)}}, "this is not a SpikeYOLO state_dict"),
         ({**small_state, "model.99.bias": torch.zeros(1)}, "extra tensor 'model.99.bias'"),
