@@ -211,9 +211,8 @@ def read_authors_file(path: Path) -> Found:
     for key in NETWORK_KEYS:
         network = content.get(key)
         if isinstance(network, StandIn):
-            return Found(
-                without_wrappers(module_tensors(network)), f"{type(network).__name__} under {key!r}"
-            )
+            tensors = without_wrappers(module_tensors(network))
+            return Found(tensors, f"{type(network).__name__} under {key!r}")
         if is_state_dict(network):
             return Found(without_wrappers(network), f"state_dict under {key!r}")
     if is_state_dict(content):

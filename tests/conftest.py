@@ -44,6 +44,8 @@ def street_cache(tmp_path_factory):
         (recordings / split).mkdir(parents=True)
         for number in range(count):
             events, boxes = flickering_boxes(rng, label_times=4)
+            if split == "test":  # strides begin with the first event: let them meet the labels
+                events["t"][0], events["t"][-1] = 250_000, boxes["t"][-1]
             write_dat(recordings / split / f"r{number}_td.dat", events, HEIGHT, WIDTH)
             write_boxes(recordings / split / f"r{number}_bbox.npy", boxes)
     cache = recordings.parent / "cache"
@@ -79,5 +81,8 @@ def flickering_boxes(rng: np.random.Generator, label_times: int) -> tuple[np.nda
             events.append(part)
     stream = np.concatenate(events)
     stream = stream[stream["t"].argsort(kind="stable")]
-    stream["t"][0], stream["t"][-1] = 250_000, boxes["t"][-1]  # strides begin with the first event
+    stream["t"][0], stream["t"][-1] = (
+        250_000,
+        boxes["t"][-1] - 1,
+    )  # strides begin with the first event
     return stream, boxes
