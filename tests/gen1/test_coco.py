@@ -136,7 +136,7 @@ GOOD = make_boxes((600_000, 10, 10, 50, 50, 0, 1))
         ([], [], "keeps none of 0 labels in 0 recordings"),
         ([GOOD], [make_boxes((0, 1, 1, 9, 9, 2, 1))], "detections of recording 0: class_id 2"),
         ([GOOD], [make_boxes((0, 1, 1, 9, 9, 0, np.nan))], "class_confidence is not finite"),
-        ([GOOD], [make_boxes((0, np.inf, 1, 9, 9, 0, 1))], "non-finite coordinate"),
+        ([GOOD], [make_boxes((0, np.inf, 1, 9, 9, 0, 1))], "row 0: x is inf"),
     ],
 )
 def test_unusable_boxes_are_refused(labels, detections, sentence):
