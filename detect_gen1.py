@@ -26,7 +26,8 @@ from models.detector import DetectorNetwork
 from preprocessing.denoise import hot_pixels
 from preprocessing.histogram import HistogramSettings
 from preprocessing.inputs import input_of
-from reporting.frames import FramePainter, class_name, near
+from reporting.frames import FramePainter, near
+from reporting.pictures import class_name
 from reporting.video import MAX_FPS, check_length, pace, write_video
 from streaming.detector import Detections, Detector
 from streaming.live import LiveReport, replay

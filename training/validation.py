@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eval_gen1 import Detections
 from models.detector import DetectorNetwork
 from models.energy import measure_energy
 from preprocessing.dataset import HistogramDataset, collate
 from reporting.report import detections_figure
+from reporting.scoring import Detections
 from reporting.table import firing_health
 from training.logbook import Logbook
 
