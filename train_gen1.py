@@ -18,9 +18,10 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from eval_gen1 import detect, open_split, pick_device, score
+from eval_gen1 import detect, open_split, pick_device
 from evaluation.provenance import commit, environment
-from gen1.atomic import atomic_write
+from evaluation.scoring import refuse_unsampled, refuse_unserved, score
+from gen1.atomic import atomic_write, make_writable
 from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from models.detector import DetectorNetwork
 from preprocessing.cache import read_manifest
@@ -59,6 +60,8 @@ class Trainer:
             "train", augment=config.augment if config.augment_on else None, seed=config.seed
         )
         self.val_set = self.open_split("val")
+        refuse_unsampled(self.train_set, self.val_set)
+        refuse_unserved(self.val_set, config.protocol)
         refuse_leaks(event_hashes(config.cache, self.manifest.recordings))
         self.batches_per_epoch = count_batches(len(self.train_set), config.batch_size, ranks.world)
 
@@ -331,7 +334,7 @@ def run(config: TrainConfig, ranks: Ranks = ALONE) -> Path:
     """Train, or continue, to the end; returns the best checkpoint's path."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    config.output.mkdir(parents=True, exist_ok=True)
+    make_writable(config.output)
     trainer = Trainer(config, ranks)
     resumed = trainer.resume()
     if ranks.is_main:

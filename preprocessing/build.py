@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 
 from gen1.dat import DatReader
-from gen1.labels import read_boxes
+from gen1.labels import read_boxes, refuse_foreign_times
 from gen1.protocol import PROTOCOLS
 from gen1.recordings import Recording
 from gen1.spec import BOX
@@ -91,6 +91,9 @@ def build_recording(recording: Recording, path: Path, settings: HistogramSetting
     reader = open_recording(recording.dat, settings)
     boxes = read_boxes(recording.boxes) if recording.boxes else np.zeros(0, BOX)
     _ = reader.order  # raises before anything is written
+    if recording.boxes and reader.n_events:
+        span_us = reader.order.first_us, reader.order.last_us
+        refuse_foreign_times(boxes, str(recording.boxes), *span_us, settings.window_us)
     times_us = sample_times(boxes, reader, settings)
     hot = None
     if settings.hot_pixel_hz:

@@ -23,7 +23,7 @@ from gen1.atomic import atomic_write
 from gen1.recordings import Recording
 from gen1.spec import BOX
 from preprocessing.chunks import FILTERS, decode_chunk, encode_chunk
-from preprocessing.histogram import EventTally, HistogramSettings
+from preprocessing.histogram import KEEPS_ALL, EventTally, HistogramSettings
 
 SCHEMA = 2
 #: How much of a source is hashed: evenly spaced stretches, the first and the last among them.
@@ -219,7 +219,11 @@ def read_sample(file: h5py.File, index: int) -> np.ndarray:
 def describe_difference(found: HistogramSettings, expected: HistogramSettings) -> str:
     """The settings that differ, as "window_us 250000, expected 100000"; empty if none."""
     pairs = [(f.name, getattr(found, f.name), getattr(expected, f.name)) for f in fields(found)]
-    return "; ".join(f"{name} {old}, expected {new}" for name, old, new in pairs if old != new)
+    return "; ".join(
+        f"{name} {KEEPS_ALL if old == '' else old}, expected {KEEPS_ALL if new == '' else new}"
+        for name, old, new in pairs
+        if old != new
+    )
 
 
 @dataclass(frozen=True)

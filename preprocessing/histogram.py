@@ -18,6 +18,7 @@ from preprocessing.windows import bin_edges
 REPRESENTATIONS = ("count", "last-polarity")
 DOWNSAMPLE_FACTORS = (1, 2, 4)
 MAX_COUNT = 255
+KEEPS_ALL = "everything"  # what an empty `keep` is called
 BLOCK = 2048  # events whose cells are computed at a time: 8 KiB, stays in the first cache
 
 
@@ -60,6 +61,13 @@ class HistogramSettings:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 (off) or more")
         _check(self.window_us, self.time_steps, self.height, self.width, self.downsample)
+
+    @property
+    def sampling(self) -> str:
+        """When samples are taken, in words."""
+        if self.every_us:
+            return f"samples every {self.every_us / 1e3:g} ms"
+        return f"samples at label times, keep: {self.keep or KEEPS_ALL}"
 
     @property
     def frame_shape(self) -> tuple[int, int, int, int]:

@@ -291,6 +291,85 @@ def test_nonsense_ends_in_a_sentence(config, capsys, options, message):
     assert "Traceback" not in error
 
 
+def shrink(boxes):
+    boxes["w"] = boxes["h"] = 12
+
+
+def empty(boxes):
+    boxes["t"] = 260_000  # none within half a stride of a sample
+
+
+def third_class(boxes):
+    boxes["class_id"][1] = 2
+
+
+SEVEN = ["--model.num_classes", "7"]
+
+
+@pytest.mark.filterwarnings("ignore:.*labels have no sample")
+@pytest.mark.parametrize(
+    ("changes", "made", "options", "message"),
+    [
+        (
+            {"val": shrink},
+            [],
+            [],
+            "split val: protocol prophesee cannot be scored, none of 4 labels counts: "
+            "expected protocol all-boxes",
+        ),
+        (
+            {},
+            ["--keep", "prophesee"],
+            ["--protocol", "all-boxes"],
+            "protocol all-boxes cannot be scored, 1 of 4 label times that count have no sample",
+        ),
+        ({"val": third_class}, [], [], "val/r0_bbox.npy (in "),
+        ({"train": third_class}, [], SEVEN, "row 1: class_id is 2, expected 0 (car) or 1 (pedest"),
+        ({}, [], SEVEN, "the model was built for 7 classes, expected 2 at most: car, pedestrian"),
+        ({}, [], ["--model.num_classes", "1"], "class_id is 1, expected 0 (car)\n"),
+        (
+            {"train": empty},
+            ["--every-ms", "1000"],
+            [],
+            "split train: none of 12 labels has a sample (samples every 1000 ms), expected one at",
+        ),
+        (
+            {"val": empty},
+            ["--every-ms", "1000"],
+            [],
+            "split val: none of 4 labels has a sample (samples every 1000 ms), expected one at",
+        ),
+    ],
+)
+def test_labels_that_cannot_be_trained_or_scored_on_are_refused_at_the_start(
+    relabelled, config, capsys, monkeypatch, changes, made, options, message
+):
+    monkeypatch.setattr(Trainer, "fit", None)
+    command = ["--cache", str(relabelled(changes, *made)), "--output", str(config.output)]
+    command += ["--model.name", "spikeyolo-p", "--model.time_steps", "2", "--workers", "0"]
+    assert main([*command, *options]) == 1
+    error = capsys.readouterr().err.splitlines(keepends=True)[-1]
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_an_output_that_cannot_be_is_named(config, capsys, monkeypatch):
+    monkeypatch.setattr(train_gen1, "Trainer", None)
+    config.output.touch()
+    output = config.output / "deeper"
+    assert main(["--cache", str(config.cache), "--output", str(output)]) == 1
+    assert f"{output}: cannot be made (Not a directory), expected" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:.*labels have no sample")
+def test_strides_learn_from_the_nearest_labels_and_are_scored(relabelled, config):
+    cache = relabelled({}, "--every-ms", "250")
+    train_gen1.run(replace(config, cache=cache, epochs=1, pictures=0))
+    (row,) = csv.DictReader((config.output / "metrics.csv").open())
+    assert float(row["box"]) > 0
+    assert float(row["val_map_50"]) >= 0
+
+
 def test_an_unknown_key_in_the_yaml_is_named(config, tmp_path, capsys):
     yaml = tmp_path / "typo.yaml"
     yaml.write_text("optim: {lerning_rate: 0.1}\n")

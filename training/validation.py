@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eval_gen1 import Detections
 from evaluation.report import detections_figure
+from evaluation.scoring import Detections
 from evaluation.table import firing_health
 from models.detector import DetectorNetwork
 from models.energy import measure_energy

@@ -62,7 +62,8 @@ def test_what_is_missing_or_suspicious_is_named(complete, capsys):
         f"{train}/lone_bbox.npy: is not a readable .npy file",
         f"{train}/short_td.dat: 20.0 s long, expected 60",
         f"{train}/large_td.dat: sensor of 480x640 px",
-        f"{train}/large_bbox.npy: 1 boxes of unknown classes",
+        f"{train}/large_bbox.npy: row 1: class_id is 7, expected 0 (car) or 1 (pedestrian) "
+        "(1 boxes of unknown classes)",
         f"{train}/empty_td.dat: no events",
         f"{train}/empty_bbox.npy: no boxes",
         f"{cut}: 5 bytes of a truncated last record",
@@ -97,3 +98,36 @@ def test_lengths_do_not_depend_on_when_the_clock_started(complete, capsys, first
     make(complete / "train", "r0", first_us=first_us)
     assert main(["verify", str(complete), *options]) == 0
     assert "0.07 hours, 400 events" in capsys.readouterr().out
+
+
+def frozen(n, step_us):
+    return {"t": step_us * np.arange(1, n + 1), "x": [50.5] * n}
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"w": [0, 30, 30], "h": [40, 0, 40]}, "2 boxes with a side of 0 px"),
+        ({"w": [-3, 30, 30]}, "1 boxes with a negative side"),
+        ({"t": [-5, 500_000, 999_999]}, "1 boxes at a negative time"),
+        ({"t": [249, 499, 749]}, "the times look like milliseconds"),
+        ({"t": [10**9, 2 * 10**9, 3 * 10**9]}, "all labels lie between 1000000000 and"),
+        (frozen(4, 1_000_000), "4 boxes frozen for more than 2 s"),
+        (frozen(12, 250_000), "12 boxes frozen for more than 2 s"),
+        (frozen(9, 250_000), ""),  # for 2 s exactly
+        (frozen(3, 5_000_000), ""),  # elsewhere in between, for all that is known
+        ({**frozen(12, 250_000), "x": np.arange(12)}, ""),
+        ({"x": [-500, 290, 10]}, ""),  # outside the frame, as in Gen1
+    ],
+)
+def test_what_is_odd_about_labels_is_told(complete, capsys, values, problem):
+    boxes = np.zeros(len(next(iter(values.values()))), BOX)
+    boxes["t"], boxes["w"], boxes["h"] = 250_000 * np.arange(1, len(boxes) + 1), 30, 40
+    for name, column in values.items():
+        boxes[name] = column
+    path = complete / "val" / "r0_bbox.npy"
+    write_boxes(path, boxes, "1mpx")
+    assert main(["verify", str(complete)]) == bool(problem)
+    told = [line for line in capsys.readouterr().out.splitlines() if str(path) in line]
+    assert len(told) == bool(problem)
+    assert all(problem in line for line in told)

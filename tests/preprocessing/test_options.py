@@ -67,6 +67,27 @@ def test_times_without_a_label_of_rvt_are_left_out(tree, tmp_path, t_us, kept):
         assert file["times_us"][:].tolist() == kept
 
 
+@pytest.mark.parametrize(
+    ("factor", "offset_us", "suspicion"),
+    [(1e-3, 0, "milliseconds"), (1, 0, ""), (1, 10**9, "expected labels of a recording from")],
+)
+@pytest.mark.parametrize("options", [[], ["--every-ms", "100"]])
+def test_labels_that_cannot_be_those_of_the_recording_fail_it(
+    tree, tmp_path, capsys, factor, offset_us, suspicion, options
+):
+    data = tree(train=2)
+    path = data / "train" / "r1_bbox.npy"
+    boxes = read_boxes(path)
+    boxes["t"] = (boxes["t"] + 1) * factor + offset_us
+    write_boxes(path, boxes)
+    assert run(data, tmp_path / "cache", *options) == (1 if suspicion else 0)
+    error = capsys.readouterr().err
+    assert (f"{path}: all labels lie between" in error) == bool(suspicion)
+    assert suspicion in error
+    recordings = read_manifest(tmp_path / "cache").recordings["train"]
+    assert list(recordings) == (["r0"] if suspicion else ["r0", "r1"])
+
+
 def test_noise_options_reach_the_frames_the_report_and_the_settings(tree, tmp_path, capsys):
     data = tree(train=1)
     for i, options in enumerate((["--denoise-ms", "5"], ["--hot-pixel-hz", "4"])):
