@@ -27,6 +27,7 @@ from gen1.spec import BOX
 from models.checkpoint import checkpoint_file, load_model
 from models.detector import DetectorNetwork
 from preprocessing.denoise import hot_pixels
+from preprocessing.ending import fail, leave
 from preprocessing.histogram import HistogramSettings
 from preprocessing.inputs import input_of
 from streaming.detector import Detections, Detector
@@ -373,13 +374,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.pop("config", None)
     try:
         return 0 if run(RunConfig(**vars(parser.instantiate(arguments)))) else 1
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except Exception as error:
+        return fail(error, memory="give a shorter time, --from-s and --to-s")
     except KeyboardInterrupt:
         print("interrupted: what was not complete is not there", file=sys.stderr)
         return 130
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from jsonargparse import ActionConfigFile, ArgumentParser
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import BatchSampler
 from tqdm import tqdm
 
 from evaluation.compare import accuracy_over_energy, comparison_table, runs_in_words
@@ -32,7 +32,8 @@ from models.deploy import deploy
 from models.detector import DetectorConfig, DetectorNetwork
 from models.device import pick_device
 from models.energy import EnergyReport, measure_energy
-from preprocessing.dataset import Batch, HistogramDataset, collate
+from preprocessing.dataset import Batch, HistogramDataset, Loader, collate
+from preprocessing.ending import end_workers, fail, leave
 from preprocessing.geometry import as_boxes
 from preprocessing.histogram import HistogramSettings
 from preprocessing.inputs import check_input, input_geometry, input_of
@@ -100,13 +101,6 @@ def open_split(
     return dataset
 
 
-def batches(dataset: HistogramDataset, batch_size: int, workers: int, **options: Any) -> DataLoader:
-    """Batches in the order of recordings and time, unless `sampler` says otherwise."""
-    return DataLoader(
-        dataset, batch_size, num_workers=workers, collate_fn=collate, pin_memory=False, **options
-    )
-
-
 @torch.no_grad()
 def detect(
     model: DetectorNetwork,
@@ -124,9 +118,10 @@ def detect(
     found: dict[str, list[np.ndarray]] = {name: [] for name in dataset.recordings}
     first, step = shard
     mine = list(BatchSampler(range(len(dataset)), batch_size, drop_last=False))[first::step]
-    loader = batches(dataset, 1, workers, batch_sampler=mine)
     model.eval()
-    for batch in tqdm(loader, "detecting", unit="batch", leave=False, disable=None):
+    for batch in tqdm(
+        Loader(dataset, mine, workers), "detecting", unit="batch", leave=False, disable=None
+    ):
         boxes, scores = model.decode([m.float() for m in model(batch.to(device).network_input())])
         per_image = non_max_suppression(boxes, scores, **asdict(config))
         for name, t_us, rows in zip(batch.recordings, batch.times_us, per_image, strict=True):
@@ -141,9 +136,15 @@ def energy_frames(
     """Frames [T, B, C, H, W] spread evenly over the split, energy_samples in all."""
     wanted = min(config.energy_samples or len(dataset), len(dataset))
     chosen = np.linspace(0, len(dataset) - 1, wanted).astype(int).tolist()
-    loader = batches(dataset, config.batch_size, config.workers, sampler=chosen)
+    cut = list(BatchSampler(chosen, config.batch_size, drop_last=False))
     batch: Batch
-    for batch in tqdm(loader, "counting spikes", unit="batch", leave=False, disable=None):
+    for batch in tqdm(
+        Loader(dataset, cut, config.workers),
+        "counting spikes",
+        unit="batch",
+        leave=False,
+        disable=None,
+    ):
         yield batch.to(device).network_input()
 
 
@@ -304,9 +305,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "--compare" in argv:
         try:
             compare(argv)
-        except (ValueError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
+        except Exception as error:
+            return fail(error)
         return 0
     parser = command_line()
     arguments = parser.parse_args(argv)
@@ -314,13 +314,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = EvalConfig(**vars(parser.instantiate(arguments)))
         metrics = run(config)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except Exception as error:
+        return fail(error, memory="lower batch_size or workers")
+    except KeyboardInterrupt:
+        print("interrupted: what was not complete is not there", file=sys.stderr)
+        return 130
+    finally:
+        end_workers()
     print(results_table(metrics))
     print(f"report: {config.output / 'report' / 'report.html'}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

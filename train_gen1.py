@@ -16,7 +16,6 @@ import torch
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from eval_gen1 import detect, open_split, pick_device
 from evaluation.provenance import commit, environment
@@ -24,17 +23,18 @@ from evaluation.scoring import refuse_unsampled, refuse_unserved, score
 from gen1.atomic import atomic_write, make_writable
 from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from models.detector import DetectorNetwork
-from preprocessing.cache import read_manifest
-from preprocessing.dataset import Batch, HistogramDataset, collate
+from preprocessing.cache import read_manifest, writing
+from preprocessing.dataset import Batch, HistogramDataset, Loader
+from preprocessing.ending import end_workers, leave
 from training.batch_norm import synchronise_batch_norm
 from training.checkpoints import BackgroundWriter, on_host, read_last, write_last
 from training.config import AMP_DTYPES, FREE, TrainConfig
 from training.ema import WeightAverage
-from training.interrupt import Interrupted, StopRequest, leave_signals_to_the_parent
+from training.interrupt import Interrupted, StopRequest
 from training.leaks import event_hashes, refuse_leaks
 from training.logbook import Logbook
 from training.optim import build_optimizer, set_rates
-from training.parallel import ALONE, Ranks, join_ranks, leave_ranks, replicate
+from training.parallel import ALONE, Ranks, find_ranks, replicate
 from training.progress import Progress
 from training.randomness import random_state, restore_random_state, seed_everything
 from training.run_file import add_start
@@ -148,9 +148,12 @@ class Trainer:
         }
         weights, training = on_host(self.average.weights), on_host(training)
         config = self.model.config
-        self.writer.submit(
-            lambda: place(lambda path: save_checkpoint(path, config, weights, meta, training))
-        )
+
+        def write(path: Path) -> None:
+            with writing(path):
+                save_checkpoint(path, config, weights, meta, training)
+
+        self.writer.submit(lambda: place(write))
 
     def resume(self) -> bool:
         """Continue from the newest readable checkpoint, if there is one.
@@ -180,7 +183,11 @@ class Trainer:
         return True
 
     def checkpoint_if_due(self) -> None:
-        """Save when time has passed; save and leave when a signal asked any rank for it."""
+        """Save when time has passed; save and leave when a signal asked any rank for it.
+
+        Raises the error of a checkpoint that could not be written.
+        """
+        self.writer.check()
         if not self.updates_after(self.batch - 1):
             return  # gradients in the making are not saved
         due = time.monotonic() - self.saved_at > 60 * self.config.save_every_min
@@ -275,18 +282,16 @@ class Trainer:
         done = batch + 1
         return done % self.config.optim.accumulate == 0 or done == self.batches_per_epoch
 
-    def rest_of_epoch(self) -> DataLoader:
+    def rest_of_epoch(self) -> Loader:
         """This rank's share of the batches still to come, in the order the seed gives."""
         order = shuffled(len(self.train_set), self.config.seed, self.epoch)
         share = batches_of_rank(order, self.config.batch_size, self.ranks.rank, self.ranks.world)
-        return DataLoader(
+        return Loader(
             self.train_set,
-            batch_sampler=share[self.batch :],
-            num_workers=self.config.workers,
-            collate_fn=collate,
+            share[self.batch :],
+            self.config.workers,
             pin_memory=self.device.type == "cuda",
             prefetch_factor=4 if self.config.workers else None,
-            worker_init_fn=leave_signals_to_the_parent,
         )
 
     def validate(self) -> dict[str, float]:
@@ -381,22 +386,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_line()
     arguments = parser.parse_args(argv)
     arguments.pop("config", None)
+    ranks = find_ranks()
     try:
         config = TrainConfig(**vars(parser.instantiate(arguments)))
-        ranks = join_ranks(cuda=pick_device(config.device).type == "cuda")
+        ranks.join(cuda=pick_device(config.device).type == "cuda")
         best = run(config, ranks)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except (Interrupted, KeyboardInterrupt):
-        print("interrupted: the same command continues from here", file=sys.stderr)
+    except (Interrupted, KeyboardInterrupt) as left:
+        if ranks.is_main:
+            print("interrupted: the same command continues from here", file=sys.stderr)
+        if isinstance(left, Interrupted):  # all ranks agreed on it
+            ranks.leave()
         return 130
+    except Exception as error:
+        return ranks.fail(error)
     finally:
-        leave_ranks()
+        end_workers()
+    ranks.leave()
     if ranks.is_main:
         print(f"best: {best}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

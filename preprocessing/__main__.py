@@ -17,11 +17,13 @@ from gen1.recordings import list_recordings
 from gen1.spec import HEIGHT, WIDTH
 from preprocessing.build import Outcome, build
 from preprocessing.cache import read_manifest
+from preprocessing.ending import fail, leave
 from preprocessing.estimate import Estimate, estimate
 from preprocessing.executors import (
     connect_to_cluster,
     make_executor,
     start_slurm_jobs,
+    stop,
     worker_deaths,
 )
 from preprocessing.histogram import HistogramSettings
@@ -38,13 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = command_line().parse_args(argv)
     try:
         outcomes = preprocess(arguments)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except worker_deaths():
         found = "a worker process died, perhaps for lack of memory"
         print(f"error: {found}; run the same command again to go on", file=sys.stderr)
         return 1
+    except Exception as error:
+        return fail(error, memory="lower --workers")
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on from here", file=sys.stderr)
         return 130
@@ -177,7 +178,7 @@ def preprocess(arguments: Namespace) -> list[Outcome]:
                 bar.set_postfix_str(_rates(outcomes, time.perf_counter() - started))
                 bar.update(outcome.recording.dat.stat().st_size)
     finally:
-        executor.shutdown(cancel_futures=True)
+        stop(executor)
     print(_findings(outcomes))
     return outcomes
 
@@ -247,4 +248,4 @@ def _findings(outcomes: list[Outcome]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -159,15 +159,17 @@ def create_cache(
 def writing(path: Path) -> Iterator[None]:
     """Turn a failure to write inside the block into an OutputError of one sentence.
 
-    HDF5 raises OSError with many lines when it writes, but RuntimeError when it closes a file.
+    HDF5 raises OSError with many lines when it writes, but RuntimeError when it closes a file;
+    torch raises RuntimeError while it handles the OSError of a write.
     """
     try:
         yield
     except (OSError, RuntimeError) as error:
         of_system = re.search(r"error message = '([^']*)'", str(error))
-        if isinstance(error, RuntimeError) and not of_system:
+        cause = error.__context__ if isinstance(error, RuntimeError) else error
+        if not of_system and not isinstance(cause, OSError):
             raise
-        reason = of_system[1] if of_system else getattr(error, "strerror", None) or str(error)
+        reason = of_system[1] if of_system else getattr(cause, "strerror", None) or str(cause)
         raise OutputError(f"{path}: cannot be written ({reason})") from None
 
 

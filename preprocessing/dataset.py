@@ -1,5 +1,6 @@
 """Cache -> samples -> batches, at network size, for training and for scoring."""
 
+import multiprocessing
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from gen1.labels import clip_boxes, refuse_unknown_classes
 from gen1.times import join
@@ -24,6 +25,7 @@ from preprocessing.cache import (
     read_manifest,
     read_sample,
 )
+from preprocessing.ending import leave_signals_to_the_parent
 from preprocessing.geometry import Geometry, Letterbox
 from preprocessing.histogram import HistogramSettings
 from preprocessing.inputs import check_representation, network_frames, network_input
@@ -78,12 +80,41 @@ def collate(samples: Sequence[Sample]) -> Batch:
         torch.cat([torch.full((len(sample.targets), 1), float(image)), sample.targets], dim=1)
         for image, sample in enumerate(samples)
     ]
-    return Batch(
-        torch.stack([sample.frames for sample in samples], dim=1),
-        torch.cat(targets),
-        tuple(sample.recording for sample in samples),
-        torch.tensor([sample.t_us for sample in samples], dtype=torch.int64),
-    )
+    frames, all_targets = torch.stack([sample.frames for sample in samples], 1), torch.cat(targets)
+    times_us = torch.tensor([sample.t_us for sample in samples], dtype=torch.int64)
+    if get_worker_info() is not None:  # a thread would do it later, and lose the error
+        for tensor in (frames, all_targets, times_us):
+            tensor.share_memory_()
+    return Batch(frames, all_targets, tuple(sample.recording for sample in samples), times_us)
+
+
+class Loader(DataLoader[Batch]):
+    """The named batches of samples in turn, read by `workers` processes that leave with this one.
+
+    Raises OSError where they cannot be started.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Any], batches: list[list[int]], workers: int, **options: Any
+    ) -> None:
+        super().__init__(
+            dataset,
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=collate,
+            worker_init_fn=leave_signals_to_the_parent,
+            **options,
+        )
+
+    def __iter__(self):
+        try:
+            if self.num_workers:
+                multiprocessing.Queue().close()  # torch's own failure leaves a traceback
+            return super().__iter__()
+        except OSError as error:
+            found = f"{self.num_workers} workers cannot be started ({error.strerror})"
+            remedy = "lower workers, or raise the shared memory (docker run --shm-size)"
+            raise ChildProcessError(f"{found}: {remedy}") from None
 
 
 class HistogramDataset(Dataset[Sample]):
