@@ -329,15 +329,15 @@ SEVEN = ["--model.num_classes", "7"]
         ({}, [], ["--model.num_classes", "1"], "class_id is 1, expected 0 (car)\n"),
         (
             {"train": empty},
-            ["--every-ms", "1000"],
+            ["--every-ms", "500"],
             [],
-            "split train: none of 12 labels has a sample (samples every 1000 ms), expected one at",
+            "split train: none of 12 labels has a sample (samples every 500 ms), expected one at",
         ),
         (
             {"val": empty},
-            ["--every-ms", "1000"],
+            ["--every-ms", "500"],
             [],
-            "split val: none of 4 labels has a sample (samples every 1000 ms), expected one at",
+            "split val: none of 4 labels has a sample (samples every 500 ms), expected one at",
         ),
     ],
 )

@@ -105,8 +105,10 @@ def test_labels_join_the_nearest_sample_within_half_a_stride(tree, tmp_path, eve
     assert texts == ([told] if missed else [])
     at_labels = HistogramDataset(make_cache(data, tmp_path / "exact"), "train", HALF)
     expected = {at_labels[i].t_us: at_labels[i].targets for i in range(4)}
+    start_us = DatReader(data / "train" / "r0_td.dat").order.first_us
     for index, (_, t_us) in enumerate(dataset.label_times):
-        wanted = expected[joined[t_us]] if t_us in joined else torch.zeros(0, 5)
+        place_us = t_us - start_us
+        wanted = expected[joined[place_us]] if place_us in joined else torch.zeros(0, 5)
         assert torch.equal(dataset[index].targets, wanted), t_us
 
 
