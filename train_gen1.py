@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 from torch import Tensor, nn
 
 from eval_gen1 import detect, open_split, pick_device
 from evaluation.provenance import commit, environment
 from evaluation.scoring import refuse_unsampled, refuse_unserved, score
-from gen1.atomic import atomic_write, make_writable
+from gen1.atomic import make_writable
 from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from models.detector import DetectorNetwork
 from preprocessing.cache import read_manifest, writing
@@ -28,18 +27,18 @@ from preprocessing.dataset import Batch, HistogramDataset, Loader
 from preprocessing.ending import end_workers, leave
 from training.batch_norm import synchronise_batch_norm
 from training.checkpoints import BackgroundWriter, on_host, read_last, write_last
-from training.config import AMP_DTYPES, FREE, TrainConfig
+from training.config import AMP_DTYPES, FREE, TrainConfig, refuse_amp
 from training.ema import WeightAverage
 from training.interrupt import Interrupted, StopRequest
 from training.leaks import event_hashes, refuse_leaks
 from training.logbook import Logbook
 from training.optim import build_optimizer, set_rates
 from training.parallel import ALONE, Ranks, find_ranks, replicate
-from training.progress import Progress
+from training.progress import Progress, summary
 from training.randomness import random_state, restore_random_state, seed_everything
 from training.run_file import add_start
 from training.sampling import batches_of_rank, count_batches, shuffled
-from training.settings import plain, refuse_other_settings
+from training.settings import changes, plain
 from training.timing import StepTimes
 from training.validation import merged, show_validation
 
@@ -50,9 +49,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, ranks: Ranks = ALONE) -> None:
         self.config, self.ranks = config, ranks
         self.device = pick_device(config.device)
-        if config.amp == "bf16" and self.device.type == "cuda" and not has_bf16():
-            name = torch.cuda.get_device_name(self.device)
-            raise ValueError(f"amp is 'bf16', which {name} does not compute: expected off or fp16")
+        refuse_amp(config.amp, self.device)
         seed_everything(config.seed)
         self.manifest = read_manifest(config.cache)
         self.model: DetectorNetwork = config.model.build()
@@ -79,6 +76,7 @@ class Trainer:
 
         self.epoch, self.batch, self.best = 0, 0, -1.0
         self.loss_sum = torch.zeros(3)  # the loss parts of the epoch so far
+        self.changes: list[str] = []  # how the run went on otherwise than it began
         self.stop, self.writer = StopRequest(), BackgroundWriter()
         self.times, self.saved_at = StepTimes(self.device), time.monotonic()
         self.logbook: Logbook | None = None
@@ -103,12 +101,14 @@ class Trainer:
 
     def plain_config(self) -> dict[str, Any]:
         """The configuration; T, D, activation and gains as they are where it has null."""
-        config = replace(self.config, model=self.config.model.resolved())
+        model = self.config.model.resolved()
+        config = replace(self.config, model=model, continue_changed=False)
         return {**plain(config), "gains": asdict(self.criterion.gains)}
 
     def lasting_settings(self) -> dict[str, Any]:
         """Those of the settings that shape what is learnt."""
-        return {name: value for name, value in self.settings().items() if name not in FREE}
+        lasting = {name: value for name, value in self.settings().items() if name not in FREE}
+        return lasting | ({"changes": self.changes} if self.changes else {})
 
     def save(self) -> None:
         """Copy what is needed to evaluate and to continue; a thread writes it as last.pt."""
@@ -119,6 +119,7 @@ class Trainer:
             "batch": self.batch,
             "best": self.best,
             "loss_sum": self.loss_sum,
+            "changes": self.changes,
             "weights": self.model.state_dict(),
             "average_updates": self.average.updates,
             "optimizer": self.optimizer.state_dict(),
@@ -170,7 +171,9 @@ class Trainer:
         if not state:
             found = f"holds a {checkpoint.kind} network, nothing to continue its training from"
             raise ValueError(f"{path}: {found}, expected the last.pt of this run")
-        refuse_other_settings(path, state["config"], self.settings(), FREE)
+        changed = changes(
+            path, state["config"], self.settings(), FREE, self.config.continue_changed
+        )
         if checkpoint.meta["histogram"] != asdict(self.manifest.settings):
             raise ValueError(f"{path}: trained on a cache made with other settings")
         load_weights(self.model, state["weights"], path)
@@ -178,8 +181,12 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.batch, self.best = state["epoch"], state["batch"], state["best"]
-        self.loss_sum = state["loss_sum"]
-        restore_random_state(state["random"][self.ranks.rank])
+        self.loss_sum, self.changes = state["loss_sum"], state.get("changes", [])
+        if changed:
+            place = f"at epoch {self.epoch}, batch {self.batch}"
+            self.changes = [*self.changes, f"{changed} {place}"]
+        if self.ranks.rank < len(state["random"]):  # a new process draws from its own seed
+            restore_random_state(state["random"][self.ranks.rank])
         return True
 
     def checkpoint_if_due(self) -> None:
@@ -196,6 +203,13 @@ class Trainer:
             self.save()
         if stop:
             raise Interrupted
+
+    def note_start(self) -> None:
+        """Write down what starts here and where, in config.yaml and run.json."""
+        place = {"epoch": self.epoch, "batch": self.batch, "changes": self.changes}
+        place |= {"device": str(self.device), "processes": self.ranks.world, **self.origin}
+        settings = self.lasting_settings()
+        add_start(self.config.output, self.plain_config(), settings, self.manifest, place)
 
     # ------------------------------------------------------------------------------- the loop
 
@@ -326,15 +340,6 @@ class Trainer:
         return figures
 
 
-def has_bf16() -> bool:
-    return torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-def summary(epoch: int, epochs: int, figures: dict[str, float]) -> str:
-    parts = [f"{name} {value:.4g}" for name, value in figures.items()]
-    return f"epoch {epoch + 1}/{epochs}: {', '.join(parts)}"
-
-
 def run(config: TrainConfig, ranks: Ranks = ALONE) -> Path:
     """Train, or continue, to the end; returns the best checkpoint's path."""
     if config.threads:
@@ -343,31 +348,17 @@ def run(config: TrainConfig, ranks: Ranks = ALONE) -> Path:
     trainer = Trainer(config, ranks)
     resumed = trainer.resume()
     if ranks.is_main:
-        start_run_directory(trainer, resumed)
+        if resumed:
+            found = f"continuing {config.output} at epoch {trainer.epoch + 1}"
+            print("; ".join([f"{found}, batch {trainer.batch + 1}", *trainer.changes]), flush=True)
+        trainer.note_start()
     trainer.stop.listen()
+    ranks.finish = trainer.writer.finish
     try:
         trainer.fit()
     finally:
         trainer.writer.finish()
     return config.output / "best.pt"
-
-
-def start_run_directory(trainer: Trainer, resumed: bool) -> None:
-    """Write config.yaml once, and add this start to run.json."""
-    config = trainer.config
-    if resumed:
-        place = f"epoch {trainer.epoch + 1}, batch {trainer.batch + 1}"
-        print(f"continuing {config.output} at {place}", flush=True)
-    else:
-        with atomic_write(config.output / "config.yaml") as file:
-            file.write(yaml.safe_dump(trainer.plain_config(), sort_keys=False).encode())
-    add_start(
-        config.output,
-        settings=trainer.lasting_settings(),
-        manifest=trainer.manifest,
-        place={"epoch": trainer.epoch, "batch": trainer.batch, "device": str(trainer.device)},
-        origin=trainer.origin,
-    )
 
 
 def command_line() -> ArgumentParser:

@@ -25,7 +25,7 @@ from preprocessing.cache import (
     read_manifest,
     read_sample,
 )
-from preprocessing.ending import leave_signals_to_the_parent
+from preprocessing.ending import prepare_worker
 from preprocessing.geometry import Geometry, Letterbox
 from preprocessing.histogram import HistogramSettings
 from preprocessing.inputs import check_representation, network_frames, network_input
@@ -102,7 +102,7 @@ class Loader(DataLoader[Batch]):
             batch_sampler=batches,
             num_workers=workers,
             collate_fn=collate,
-            worker_init_fn=leave_signals_to_the_parent,
+            worker_init_fn=prepare_worker,
             **options,
         )
 

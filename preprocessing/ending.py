@@ -51,8 +51,9 @@ def sentence(error: BaseException, memory: str) -> str:
         kind, text = worker[1], worker[2].strip()
     if isinstance(error, ValueError | ChildProcessError):
         return text
+    said = f"{kind}: {text} {error.__cause__ or ''}"  # the signal that a worker died of
     for pattern, meaning in MEANINGS:
-        if match := re.search(pattern, f"{kind}: {text}", re.DOTALL | re.IGNORECASE):
+        if match := re.search(pattern, said, re.DOTALL | re.IGNORECASE):
             found = next(filter(None, match.groups()), "").strip()
             return meaning.format(text=text, memory=memory, found=found).replace(" ()", "")
     if isinstance(error, OSError):
@@ -95,10 +96,11 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def leave_signals_to_the_parent(worker: int) -> None:
-    """For loader workers: torchrun and a terminal signal them too, but samples are needed.
+def prepare_worker(worker: int) -> None:
+    """Let a loader worker leave signals to the parent: torchrun and a terminal send them to all.
 
     A worker whose parent has died ends by itself.
     """
+    sys.excepthook = lambda *_: None  # torch brings errors of samples to the parent
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

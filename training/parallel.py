@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from preprocessing.ending import fail, leave
 
 
-@dataclass(frozen=True)
+@dataclass
 class Ranks:
     """This process among `world` that torchrun started; alone by default, and then all is free."""
 
@@ -26,6 +26,9 @@ class Ranks:
     local_rank: int = 0
     store: Any = None  # what all ranks and torchrun know
     ending: Any = field(default_factory=threading.Lock)  # held by the thread that ends this one
+    group: Any = None  # on which the ranks watch each other
+    watcher: Any = None
+    finish: Callable[[], object] = lambda: None  # what is left to do when another one dies
 
     @property
     def is_main(self) -> bool:
@@ -79,22 +82,22 @@ class Ranks:
             torch.cuda.set_device(self.local_rank)
         backends = "cpu:gloo,cuda:nccl" if cuda else "gloo"
         dist.init_process_group(backends, store=self.store, rank=self.rank, world_size=self.world)
-        group = dist.new_group(backend="gloo", timeout=timedelta(days=365))
-        threading.Thread(target=self._watch, args=(group,), daemon=True).start()
+        self.group = dist.new_group(backend="gloo", timeout=timedelta(days=365))
+        self.watcher = threading.Thread(target=self._watch, daemon=True)
+        self.watcher.start()
 
-    def _watch(self, group: dist.ProcessGroup) -> None:
-        """Wait until the next rank ends, and end this process too unless either said goodbye.
+    def _watch(self) -> None:
+        """Wait for the goodbye of the next rank; end this process if that one dies without.
 
         Only a thread can: NCCL would wait for the dead for ever, and scoring would not notice.
         """
-        neighbour = (self.rank + 1) % self.world
         try:
-            dist.recv(torch.zeros(1), neighbour, group)  # nothing is ever sent
+            dist.recv(torch.zeros(1), (self.rank + 1) % self.world, self.group)
         except RuntimeError as error:
-            with suppress(RuntimeError):
-                if any(self.store.check([f"goodbye {rank}"]) for rank in (self.rank, neighbour)):
-                    return
-            leave(self.fail(error))
+            code = self.fail(error)
+            with suppress(Exception):
+                self.finish()
+            leave(code)
 
     def fail(self, error: BaseException) -> int:
         """As `preprocessing.ending.fail`, but only the first process to fail says why."""
@@ -106,9 +109,10 @@ class Ranks:
         return fail(error, "lower batch_size or workers") if first else 1
 
     def leave(self) -> None:
-        """Say goodbye to the other processes, which would end with this one otherwise."""
-        if dist.is_initialized():
-            self.store.set(f"goodbye {self.rank}", "")
+        """Part from the other processes when all are done: they would end with this one."""
+        if self.watcher is not None:
+            dist.send(torch.zeros(1), (self.rank - 1) % self.world, self.group)
+            self.watcher.join()
             dist.destroy_process_group()
 
 
