@@ -25,7 +25,7 @@ from models.detector import DetectorNetwork
 from preprocessing.cache import read_manifest
 from preprocessing.dataset import Batch, HistogramDataset, collate
 from reporting.provenance import commit, environment
-from reporting.scoring import refuse_unsampled, refuse_unserved, score
+from reporting.scoring import refuse_unready, score
 from training.batch_norm import synchronise_batch_norm
 from training.checkpoints import BackgroundWriter, on_host, read_last, write_last
 from training.config import AMP_DTYPES, FREE, TrainConfig
@@ -60,8 +60,7 @@ class Trainer:
             "train", augment=config.augment if config.augment_on else None, seed=config.seed
         )
         self.val_set = self.open_split("val")
-        refuse_unsampled(self.train_set, self.val_set)
-        refuse_unserved(self.val_set, config.protocol)
+        refuse_unready(self.train_set, self.val_set, config.protocol)
         refuse_leaks(event_hashes(config.cache, self.manifest.recordings))
         self.batches_per_epoch = count_batches(len(self.train_set), config.batch_size, ranks.world)
 

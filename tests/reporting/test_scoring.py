@@ -13,7 +13,7 @@ from preprocessing.__main__ import main
 from preprocessing.dataset import HistogramDataset
 from preprocessing.geometry import Geometry
 from reporting.pictures import draw_detections, precision_recall
-from reporting.scoring import left_out, refuse_unsampled, refuse_unserved, score
+from reporting.scoring import left_out, refuse_unready, refuse_unserved, score
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*labels have no sample")
 
@@ -148,7 +148,7 @@ def test_rvt_is_not_scored_on_another_sensor(split):
 def test_a_split_without_a_target_is_refused(split, boxes, options, sentence):
     dataset = split(boxes, *options)
     with pytest.raises(ValueError, match=f"split val: {sentence}"):
-        refuse_unsampled(dataset)
+        refuse_unready(dataset, dataset, "all-boxes")
 
 
 def test_a_third_class_is_drawn():
