@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from eval_gen1 import detect, open_split, pick_device
 from evaluation.provenance import commit, environment
-from evaluation.scoring import refuse_unsampled, refuse_unserved, score
+from evaluation.scoring import refuse_unready, score
 from gen1.atomic import make_writable
 from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from models.detector import DetectorNetwork
@@ -57,8 +57,7 @@ class Trainer:
             "train", augment=config.augment if config.augment_on else None, seed=config.seed
         )
         self.val_set = self.open_split("val")
-        refuse_unsampled(self.train_set, self.val_set)
-        refuse_unserved(self.val_set, config.protocol)
+        refuse_unready(self.train_set, self.val_set, config.protocol)
         refuse_leaks(event_hashes(config.cache, self.manifest.recordings))
         self.batches_per_epoch = count_batches(len(self.train_set), config.batch_size, ranks.world)
 

@@ -26,12 +26,13 @@ def left_out(dataset: HistogramDataset) -> dict[str, str]:
     return {name: reason for name, reason in reasons.items() if reason}
 
 
-def refuse_unsampled(*splits: HistogramDataset) -> None:
-    """Raise ValueError if no label of a split has a sample: nothing could be learnt there."""
-    for split in splits:
+def refuse_unready(train_set: HistogramDataset, val_set: HistogramDataset, protocol: str) -> None:
+    """Raise ValueError if no label of a split has a sample, or val cannot be scored."""
+    for split in (train_set, val_set):
         if split.n_unsampled == split.n_labels:
             found = f"none of {split.n_labels} labels has a sample ({split.settings.sampling})"
             raise ValueError(f"{split.name}: {found}, expected one at least")
+    refuse_unserved(val_set, protocol)
 
 
 def refuse_unserved(dataset: HistogramDataset, protocol: str) -> dict[str, str]:

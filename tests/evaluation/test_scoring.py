@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from evaluation.pictures import draw_detections, precision_recall
-from evaluation.scoring import left_out, refuse_unsampled, refuse_unserved, score
+from evaluation.scoring import left_out, refuse_unready, refuse_unserved, score
 from gen1.coco import evaluate
 from gen1.dat import write_dat
 from gen1.labels import write_boxes
@@ -148,7 +148,7 @@ def test_rvt_is_not_scored_on_another_sensor(split):
 def test_a_split_without_a_target_is_refused(split, boxes, options, sentence):
     dataset = split(boxes, *options)
     with pytest.raises(ValueError, match=f"split val: {sentence}"):
-        refuse_unsampled(dataset)
+        refuse_unready(dataset, dataset, "all-boxes")
 
 
 def test_a_third_class_is_drawn():
