@@ -17,7 +17,7 @@ def make(
     events["t"] = np.linspace(first_us, first_us + last_us, n).astype(np.int64) % 2**32
     write_dat(folder / f"{name}_td.dat", events, height, width)
     boxes = np.zeros(len(classes), BOX)
-    boxes["class_id"], boxes["w"], boxes["h"] = classes, 30, 40
+    boxes["t"], boxes["class_id"], boxes["w"], boxes["h"] = first_us + 250_000, classes, 30, 40
     write_boxes(folder / f"{name}_bbox.npy", boxes)
 
 
