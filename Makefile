@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 DEMO := demo
 
 demo: $(READY)
-	$(BIN)/python -m gen1.synthetic $(DEMO)/recordings --train 56 --val 10 --test 12 --seconds 5 --seed 0
+	$(BIN)/python -m simulator $(DEMO)/recordings --train 56 --val 10 --test 12 --seconds 5 --seed 0
 	$(BIN)/python -m preprocessing --input $(DEMO)/recordings --output $(DEMO)/cache --time-steps 2 --downsample 2
 	$(BIN)/python train_gen1.py --config configs/demo.yaml --cache $(DEMO)/cache --output $(DEMO)/run
 	$(BIN)/python eval_gen1.py --checkpoint $(DEMO)/run --cache $(DEMO)/cache --output $(DEMO)/run/test
@@ -36,7 +36,7 @@ rivals: $(BASELINES:%=%/test/metrics.json) $(RIVALS:%=%/test/metrics.json)
 	$(BIN)/python eval_gen1.py --compare $(BASELINES) $(RIVALS) --output $(BASE)
 
 $(BASE)/cache/manifest.json: | $(READY)
-	$(BIN)/python -m gen1.synthetic $(BASE)/recordings --train 100 --val 16 --test 40 --seconds 5 --seed 1
+	$(BIN)/python -m simulator $(BASE)/recordings --train 100 --val 16 --test 40 --seconds 5 --seed 1
 	$(BIN)/python -m preprocessing --input $(BASE)/recordings --output $(BASE)/cache --time-steps 2 --downsample 2
 
 $(BASE)/%/test/metrics.json: export OMP_NUM_THREADS = 1

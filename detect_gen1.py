@@ -15,6 +15,9 @@ import numpy as np
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 from tqdm import tqdm
 
+from evaluation.frames import FramePainter, near
+from evaluation.pictures import class_name
+from evaluation.video import MAX_FPS, check_length, pace, write_video
 from gen1.atomic import atomic_write, make_way, make_writable
 from gen1.dat import DatReader
 from gen1.labels import read_boxes, write_boxes
@@ -24,10 +27,9 @@ from gen1.spec import BOX
 from models.checkpoint import checkpoint_file, load_model
 from models.detector import DetectorNetwork
 from preprocessing.denoise import hot_pixels
+from preprocessing.ending import fail, leave
 from preprocessing.histogram import HistogramSettings
 from preprocessing.inputs import input_of
-from reporting.frames import FramePainter, class_name, near
-from reporting.video import MAX_FPS, check_length, pace, write_video
 from streaming.detector import Detections, Detector
 from streaming.live import LiveReport, replay
 from streaming.recorded import Found, check_silence, detect_range, energy_per_window, oddities
@@ -72,8 +74,8 @@ class RunConfig:
         show_ms: A picture shows the events of so many ms before it.
         energy_windows: Windows whose energy is counted, spread evenly; 0 counts none.
         device: "auto", "cpu" or "cuda".
-        height: Sensor height in px where the recording names none; not given, the training's or,
-            of a RAW file, 720.
+        height: Sensor height in px where a .dat names none, else the training's; of a RAW file, in
+            place of the header's, else 720.
         width: Sensor width in px where the recording names none; as height, 1280.
         carry_state: Keep membranes from window to window; `--every-ms` must be the window's length.
             Their energy is not counted.
@@ -142,13 +144,13 @@ def time_range_us(config: RunConfig, reader: DatReader) -> tuple[int, int]:
     """Start and end in us: windows end every every_us after the start, up to the end."""
     if not reader.n_events:
         raise ValueError("holds no events, expected a recording")
-    first_us = reader.order.first_us // config.every_us * config.every_us
+    first_us = reader.order.first_us
     start_us = max(round(1e6 * config.from_s), first_us)
-    end_us = reader.duration_us
+    end_us = reader.order.last_us + 1
     if config.to_s is not None:
         end_us = min(end_us, round(1e6 * config.to_s))
     if end_us - start_us < config.every_us:
-        found = f"lasts from {first_us / 1e6:g} to {reader.duration_us / 1e6:g} s"
+        found = f"lasts from {first_us / 1e6:g} to {(reader.order.last_us + 1) / 1e6:g} s"
         expected = f"expected {config.every_ms:g} ms or more between from_s and to_s"
         raise ValueError(f"{found}, {expected}")
     check_silence(reader, start_us, end_us)
@@ -372,13 +374,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.pop("config", None)
     try:
         return 0 if run(RunConfig(**vars(parser.instantiate(arguments)))) else 1
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except Exception as error:
+        return fail(error, memory="give a shorter time, --from-s and --to-s")
     except KeyboardInterrupt:
         print("interrupted: what was not complete is not there", file=sys.stderr)
         return 130
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

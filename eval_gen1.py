@@ -12,11 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 from jsonargparse import ActionConfigFile, ArgumentParser
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import BatchSampler
 from tqdm import tqdm
 
-from gen1.atomic import atomic_write
-from gen1.coco import DetectionMetrics, evaluate
+from evaluation.compare import accuracy_over_energy, comparison_table, runs_in_words
+from evaluation.provenance import commit, config_hash, environment
+from evaluation.report import write_report
+from evaluation.runs import group_by_seed, read_metrics, refuse_unequal
+from evaluation.scoring import Detections, refuse_unserved, score
+from evaluation.table import results_table
+from gen1.atomic import atomic_write, make_way, make_writable
+from gen1.coco import DetectionMetrics
 from gen1.labels import write_boxes
 from gen1.protocol import PROTOCOLS
 from gen1.spec import BOX, CLASSES
@@ -26,17 +32,11 @@ from models.deploy import deploy
 from models.detector import DetectorConfig, DetectorNetwork
 from models.device import pick_device
 from models.energy import EnergyReport, measure_energy
-from preprocessing.dataset import Batch, HistogramDataset, collate
+from preprocessing.dataset import Batch, HistogramDataset, Loader, collate
+from preprocessing.ending import end_workers, fail, leave
 from preprocessing.geometry import as_boxes
 from preprocessing.histogram import HistogramSettings
 from preprocessing.inputs import check_input, input_geometry, input_of
-from reporting.compare import accuracy_over_energy, comparison_table, runs_in_words
-from reporting.provenance import commit, config_hash, environment
-from reporting.report import write_report
-from reporting.runs import group_by_seed, read_metrics, refuse_unequal
-from reporting.table import results_table
-
-Detections = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class EvalConfig:
         checkpoint: Checkpoint file, trained or deployed, or a run directory (its best.pt is used).
         cache: Directory that `python -m preprocessing` wrote.
         split: "test", "val" or "train".
-        protocol: Rule of the headline mAP: "prophesee", "all-boxes" or "rvt"; the report has all.
+        protocol: Rule of the headline mAP: "prophesee", "all-boxes" or "rvt"; the report has all
+            that the cache can serve.
         output: Directory for metrics.json, detections/ and report/.
         batch_size: Samples per forward.
         workers: Processes that read the cache; 0 reads in this one.
@@ -86,17 +87,18 @@ def open_split(
     input: str,
     **options: Any,
 ) -> HistogramDataset:
-    """The split of a cache made with `settings`, as the input the network `config` reads."""
+    """The split of a cache made with `settings`, as the input the network `config` reads.
+
+    Raises ValueError for labels of a class that the network or the scoring does not know.
+    """
     check_input(config.in_channels, config.time_steps, settings, input)
-    geometry = input_geometry(settings, input)
-    return HistogramDataset(cache, split, geometry, settings=settings, input=input, **options)
-
-
-def batches(dataset: HistogramDataset, batch_size: int, workers: int, **options: Any) -> DataLoader:
-    """Batches in the order of recordings and time, unless `sampler` says otherwise."""
-    return DataLoader(
-        dataset, batch_size, num_workers=workers, collate_fn=collate, pin_memory=False, **options
-    )
+    known = CLASSES[: config.num_classes]
+    options |= {"settings": settings, "input": input, "class_names": known}
+    dataset = HistogramDataset(cache, split, input_geometry(settings, input), **options)
+    if config.num_classes > len(CLASSES):
+        found = f"the model was built for {config.num_classes} classes"
+        raise ValueError(f"{found}, expected {len(CLASSES)} at most: {', '.join(CLASSES)}")
+    return dataset
 
 
 @torch.no_grad()
@@ -116,9 +118,10 @@ def detect(
     found: dict[str, list[np.ndarray]] = {name: [] for name in dataset.recordings}
     first, step = shard
     mine = list(BatchSampler(range(len(dataset)), batch_size, drop_last=False))[first::step]
-    loader = batches(dataset, 1, workers, batch_sampler=mine)
     model.eval()
-    for batch in tqdm(loader, "detecting", unit="batch", leave=False, disable=None):
+    for batch in tqdm(
+        Loader(dataset, mine, workers), "detecting", unit="batch", leave=False, disable=None
+    ):
         boxes, scores = model.decode([m.float() for m in model(batch.to(device).network_input())])
         per_image = non_max_suppression(boxes, scores, **asdict(config))
         for name, t_us, rows in zip(batch.recordings, batch.times_us, per_image, strict=True):
@@ -127,22 +130,21 @@ def detect(
     return {name: np.concatenate([empty, *parts]) for name, parts in found.items()}
 
 
-def score(dataset: HistogramDataset, detections: Detections, protocol: str) -> DetectionMetrics:
-    """mAP of the detections of every recording of a split under a named protocol."""
-    names = dataset.recordings
-    labels = [dataset.labels(name) for name in names]
-    return evaluate(labels, [detections[name] for name in names], PROTOCOLS[protocol])
-
-
 def energy_frames(
     dataset: HistogramDataset, config: EvalConfig, device: torch.device
 ) -> Iterator[torch.Tensor]:
     """Frames [T, B, C, H, W] spread evenly over the split, energy_samples in all."""
     wanted = min(config.energy_samples or len(dataset), len(dataset))
     chosen = np.linspace(0, len(dataset) - 1, wanted).astype(int).tolist()
-    loader = batches(dataset, config.batch_size, config.workers, sampler=chosen)
+    cut = list(BatchSampler(chosen, config.batch_size, drop_last=False))
     batch: Batch
-    for batch in tqdm(loader, "counting spikes", unit="batch", leave=False, disable=None):
+    for batch in tqdm(
+        Loader(dataset, cut, config.workers),
+        "counting spikes",
+        unit="batch",
+        leave=False,
+        disable=None,
+    ):
         yield batch.to(device).network_input()
 
 
@@ -224,9 +226,13 @@ def run(config: EvalConfig) -> dict[str, Any]:
     dataset = open_split(
         config.cache, config.split, checkpoint.config, *input_of(checkpoint.meta, config.checkpoint)
     )
+    left_out = refuse_unserved(dataset, config.protocol)
+    for folder in ("detections", "report"):
+        make_writable(config.output / folder)
+    make_way(config.output / "metrics.json")
 
     detections = detect(model, dataset, config.detect, config.batch_size, config.workers, device)
-    scores = {name: score(dataset, detections, name) for name in PROTOCOLS}
+    scores = {p: score(dataset, detections, p) for p in PROTOCOLS if p not in left_out}
     frames = energy_frames(dataset, config, device)
     energy = measure_energy(model, frames, sparse_input=config.sparse_input)
     measured = {
@@ -234,10 +240,10 @@ def run(config: EvalConfig) -> dict[str, Any]:
         "latency_ms": latency_ms(model, collate([dataset[0]]).to(device).network_input()),
         "device": str(device),
         "recordings_crc32": recordings_crc32(dataset),
+        "left_out": left_out,
     }
     metrics = metrics_of(config, checkpoint, scores, energy, measured)
 
-    (config.output / "detections").mkdir(parents=True, exist_ok=True)
     for name, boxes in detections.items():
         write_boxes(config.output / "detections" / f"{name}_bbox.npy", boxes)
     with atomic_write(config.output / "metrics.json") as file:
@@ -276,6 +282,8 @@ def compare(argv: Sequence[str]) -> None:
     if arguments.protocol not in PROTOCOLS:
         known = ", ".join(PROTOCOLS)
         raise ValueError(f"protocol is {arguments.protocol!r}, expected one of {known}")
+    if arguments.output:
+        make_writable(arguments.output)
     runs = {str(path): read_metrics(path) for path in arguments.compare}
     refuse_unequal(runs, arguments.protocol)
     rows = group_by_seed(runs)
@@ -285,7 +293,6 @@ def compare(argv: Sequence[str]) -> None:
     text = "\n\n".join([*parts, runs_in_words(rows)])
     print(text)
     if arguments.output:
-        arguments.output.mkdir(parents=True, exist_ok=True)
         with atomic_write(arguments.output / "compare.md") as file:
             file.write(text.encode() + b"\n")
         picture = accuracy_over_energy(rows, arguments.protocol)
@@ -298,9 +305,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "--compare" in argv:
         try:
             compare(argv)
-        except (ValueError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
+        except Exception as error:
+            return fail(error)
         return 0
     parser = command_line()
     arguments = parser.parse_args(argv)
@@ -308,13 +314,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = EvalConfig(**vars(parser.instantiate(arguments)))
         metrics = run(config)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(results_table(metrics, CLASSES))
+    except Exception as error:
+        return fail(error, memory="lower batch_size or workers")
+    except KeyboardInterrupt:
+        print("interrupted: what was not complete is not there", file=sys.stderr)
+        return 130
+    finally:
+        end_workers()
+    print(results_table(metrics))
     print(f"report: {config.output / 'report' / 'report.html'}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

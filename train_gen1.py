@@ -14,32 +14,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from eval_gen1 import detect, open_split, pick_device, score
-from gen1.atomic import atomic_write
+from eval_gen1 import detect, open_split, pick_device
+from evaluation.provenance import commit, environment
+from evaluation.scoring import refuse_unready, score
+from gen1.atomic import make_writable
 from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from models.detector import DetectorNetwork
-from preprocessing.cache import read_manifest
-from preprocessing.dataset import Batch, HistogramDataset, collate
-from reporting.provenance import commit, environment
+from preprocessing.cache import read_manifest, writing
+from preprocessing.dataset import Batch, HistogramDataset, Loader
+from preprocessing.ending import end_workers, leave
 from training.batch_norm import synchronise_batch_norm
 from training.checkpoints import BackgroundWriter, on_host, read_last, write_last
-from training.config import AMP_DTYPES, FREE, TrainConfig
+from training.config import AMP_DTYPES, FREE, TrainConfig, refuse_amp
 from training.ema import WeightAverage
-from training.interrupt import Interrupted, StopRequest, leave_signals_to_the_parent
+from training.interrupt import Interrupted, StopRequest
 from training.leaks import event_hashes, refuse_leaks
 from training.logbook import Logbook
 from training.optim import build_optimizer, set_rates
-from training.parallel import ALONE, Ranks, join_ranks, leave_ranks, replicate
-from training.progress import Progress
+from training.parallel import ALONE, Ranks, find_ranks, replicate
+from training.progress import Progress, summary
 from training.randomness import random_state, restore_random_state, seed_everything
 from training.run_file import add_start
 from training.sampling import batches_of_rank, count_batches, shuffled
-from training.settings import plain, refuse_other_settings
+from training.settings import changes, plain
 from training.timing import StepTimes
 from training.validation import merged, show_validation
 
@@ -50,9 +50,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, ranks: Ranks = ALONE) -> None:
         self.config, self.ranks = config, ranks
         self.device = pick_device(config.device)
-        if config.amp == "bf16" and self.device.type == "cuda" and not has_bf16():
-            name = torch.cuda.get_device_name(self.device)
-            raise ValueError(f"amp is 'bf16', which {name} does not compute: expected off or fp16")
+        refuse_amp(config.amp, self.device)
         seed_everything(config.seed)
         self.manifest = read_manifest(config.cache)
         self.model: DetectorNetwork = config.model.build()
@@ -60,6 +58,7 @@ class Trainer:
             "train", augment=config.augment if config.augment_on else None, seed=config.seed
         )
         self.val_set = self.open_split("val")
+        refuse_unready(self.train_set, self.val_set, config.protocol)
         refuse_leaks(event_hashes(config.cache, self.manifest.recordings))
         self.batches_per_epoch = count_batches(len(self.train_set), config.batch_size, ranks.world)
 
@@ -77,6 +76,7 @@ class Trainer:
 
         self.epoch, self.batch, self.best = 0, 0, -1.0
         self.loss_sum: dict[str, float] = {}  # the parts of the loss, over the epoch so far
+        self.changes: list[str] = []  # how the run went on otherwise than it began
         self.stop, self.writer = StopRequest(), BackgroundWriter()
         self.times, self.saved_at = StepTimes(self.device), time.monotonic()
         self.logbook: Logbook | None = None
@@ -101,12 +101,14 @@ class Trainer:
 
     def plain_config(self) -> dict[str, Any]:
         """The configuration; T, D, activation and gains as they are where it has null."""
-        config = replace(self.config, model=self.config.model.resolved())
+        model = self.config.model.resolved()
+        config = replace(self.config, model=model, continue_changed=False)
         return {**plain(config), "gains": asdict(self.criterion.gains)}
 
     def lasting_settings(self) -> dict[str, Any]:
         """Those of the settings that shape what is learnt."""
-        return {name: value for name, value in self.settings().items() if name not in FREE}
+        lasting = {name: value for name, value in self.settings().items() if name not in FREE}
+        return lasting | ({"changes": self.changes} if self.changes else {})
 
     def save(self) -> None:
         """Copy what is needed to evaluate and to continue; a thread writes it as last.pt."""
@@ -117,6 +119,7 @@ class Trainer:
             "batch": self.batch,
             "best": self.best,
             "loss_sum": self.loss_sum,
+            "changes": self.changes,
             "weights": self.model.state_dict(),
             "average_updates": self.average.updates,
             "optimizer": self.optimizer.state_dict(),
@@ -146,9 +149,12 @@ class Trainer:
         }
         weights, training = on_host(self.average.weights), on_host(training)
         config = self.model.config
-        self.writer.submit(
-            lambda: place(lambda path: save_checkpoint(path, config, weights, meta, training))
-        )
+
+        def write(path: Path) -> None:
+            with writing(path):
+                save_checkpoint(path, config, weights, meta, training)
+
+        self.writer.submit(lambda: place(write))
 
     def resume(self) -> bool:
         """Continue from the newest readable checkpoint, if there is one.
@@ -166,7 +172,8 @@ class Trainer:
             found = f"holds a {checkpoint.kind} network, nothing to continue its training from"
             raise ValueError(f"{path}: {found}, expected the last.pt of this run")
         model = self.config.model.with_todays_names(state["config"]["model"])
-        refuse_other_settings(path, {**state["config"], "model": model}, self.settings(), FREE)
+        begun = {**state["config"], "model": model}
+        changed = changes(path, begun, self.settings(), FREE, self.config.continue_changed)
         if checkpoint.meta["histogram"] != asdict(self.manifest.settings):
             raise ValueError(f"{path}: trained on a cache made with other settings")
         load_weights(self.model, state["weights"], path)
@@ -174,15 +181,23 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.batch, self.best = state["epoch"], state["batch"], state["best"]
-        self.loss_sum = state["loss_sum"]
+        self.loss_sum, self.changes = state["loss_sum"], state.get("changes", [])
         if isinstance(self.loss_sum, Tensor):  # as older runs saved it
             names = asdict(self.criterion.gains)
             self.loss_sum = dict(zip(names, self.loss_sum.tolist(), strict=True))
-        restore_random_state(state["random"][self.ranks.rank])
+        if changed:
+            place = f"at epoch {self.epoch}, batch {self.batch}"
+            self.changes = [*self.changes, f"{changed} {place}"]
+        if self.ranks.rank < len(state["random"]):  # a new process draws from its own seed
+            restore_random_state(state["random"][self.ranks.rank])
         return True
 
     def checkpoint_if_due(self) -> None:
-        """Save when time has passed; save and leave when a signal asked any rank for it."""
+        """Save when time has passed; save and leave when a signal asked any rank for it.
+
+        Raises the error of a checkpoint that could not be written.
+        """
+        self.writer.check()
         if not self.updates_after(self.batch - 1):
             return  # gradients in the making are not saved
         due = time.monotonic() - self.saved_at > 60 * self.config.save_every_min
@@ -191,6 +206,13 @@ class Trainer:
             self.save()
         if stop:
             raise Interrupted
+
+    def note_start(self) -> None:
+        """Write down what starts here and where, in config.yaml and run.json."""
+        place = {"epoch": self.epoch, "batch": self.batch, "changes": self.changes}
+        place |= {"device": str(self.device), "processes": self.ranks.world, **self.origin}
+        settings = self.lasting_settings()
+        add_start(self.config.output, self.plain_config(), settings, self.manifest, place)
 
     # ------------------------------------------------------------------------------- the loop
 
@@ -279,18 +301,16 @@ class Trainer:
         done = batch + 1
         return done % self.config.optim.accumulate == 0 or done == self.batches_per_epoch
 
-    def rest_of_epoch(self) -> DataLoader:
+    def rest_of_epoch(self) -> Loader:
         """This rank's share of the batches still to come, in the order the seed gives."""
         order = shuffled(len(self.train_set), self.config.seed, self.epoch)
         share = batches_of_rank(order, self.config.batch_size, self.ranks.rank, self.ranks.world)
-        return DataLoader(
+        return Loader(
             self.train_set,
-            batch_sampler=share[self.batch :],
-            num_workers=self.config.workers,
-            collate_fn=collate,
+            share[self.batch :],
+            self.config.workers,
             pin_memory=self.device.type == "cuda",
             prefetch_factor=4 if self.config.workers else None,
-            worker_init_fn=leave_signals_to_the_parent,
         )
 
     def validate(self) -> dict[str, float]:
@@ -325,48 +345,25 @@ class Trainer:
         return figures
 
 
-def has_bf16() -> bool:
-    return torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-def summary(epoch: int, epochs: int, figures: dict[str, float]) -> str:
-    parts = [f"{name} {value:.4g}" for name, value in figures.items()]
-    return f"epoch {epoch + 1}/{epochs}: {', '.join(parts)}"
-
-
 def run(config: TrainConfig, ranks: Ranks = ALONE) -> Path:
     """Train, or continue, to the end; returns the best checkpoint's path."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    config.output.mkdir(parents=True, exist_ok=True)
+    make_writable(config.output)
     trainer = Trainer(config, ranks)
     resumed = trainer.resume()
     if ranks.is_main:
-        start_run_directory(trainer, resumed)
+        if resumed:
+            found = f"continuing {config.output} at epoch {trainer.epoch + 1}"
+            print("; ".join([f"{found}, batch {trainer.batch + 1}", *trainer.changes]), flush=True)
+        trainer.note_start()
     trainer.stop.listen()
+    ranks.finish = trainer.writer.finish
     try:
         trainer.fit()
     finally:
         trainer.writer.finish()
     return config.output / "best.pt"
-
-
-def start_run_directory(trainer: Trainer, resumed: bool) -> None:
-    """Write config.yaml once, and add this start to run.json."""
-    config = trainer.config
-    if resumed:
-        place = f"epoch {trainer.epoch + 1}, batch {trainer.batch + 1}"
-        print(f"continuing {config.output} at {place}", flush=True)
-    else:
-        with atomic_write(config.output / "config.yaml") as file:
-            file.write(yaml.safe_dump(trainer.plain_config(), sort_keys=False).encode())
-    add_start(
-        config.output,
-        settings=trainer.lasting_settings(),
-        manifest=trainer.manifest,
-        place={"epoch": trainer.epoch, "batch": trainer.batch, "device": str(trainer.device)},
-        origin=trainer.origin,
-    )
 
 
 def command_line() -> ArgumentParser:
@@ -385,22 +382,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_line()
     arguments = parser.parse_args(argv)
     arguments.pop("config", None)
+    ranks = find_ranks()
     try:
         config = TrainConfig(**vars(parser.instantiate(arguments)))
-        ranks = join_ranks(cuda=pick_device(config.device).type == "cuda")
+        ranks.join(cuda=pick_device(config.device).type == "cuda")
         best = run(config, ranks)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except (Interrupted, KeyboardInterrupt):
-        print("interrupted: the same command continues from here", file=sys.stderr)
+    except (Interrupted, KeyboardInterrupt) as left:
+        if ranks.is_main:
+            print("interrupted: the same command continues from here", file=sys.stderr)
+        if isinstance(left, Interrupted):  # all ranks agreed on it
+            ranks.leave()
         return 130
+    except Exception as error:
+        return ranks.fail(error)
     finally:
-        leave_ranks()
+        end_workers()
+    ranks.leave()
     if ranks.is_main:
         print(f"best: {best}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -45,7 +45,7 @@ def found_in(detector: Detector, reader: DatReader) -> tuple[np.ndarray, list[fl
     window_us = detector.settings.window_us
     detector.reset()
     windows = list(
-        detect_range(detector, reader, 0, -(-reader.duration_us // window_us) * window_us)
+        detect_range(detector, reader, 0, -(-(reader.order.last_us + 1) // window_us) * window_us)
     )
     boxes = np.concatenate([np.empty(0, BOX), *(window.boxes for window in windows)])
     return boxes, [window.firing_rate or 0.0 for window in windows]

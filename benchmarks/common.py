@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from reporting.provenance import commit, environment
+from evaluation.provenance import commit, environment
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from evaluation.provenance import commit, environment
 from gen1.dat import DatReader, write_dat
 from gen1.labels import write_boxes
 from gen1.recordings import list_recordings
@@ -44,7 +45,6 @@ from preprocessing.histogram import (
     event_histogram,
     window_histogram,
 )
-from reporting.provenance import commit, environment
 
 RESULTS = Path(__file__).parent / "results"
 SECONDS = 60
@@ -305,6 +305,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     load_before = os.getloadavg()[0]
+    if arguments.scratch:
+        arguments.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
         data, long_data = Path(scratch, "data", "train"), Path(scratch, "long", "train")
         for folder in (data, long_data):

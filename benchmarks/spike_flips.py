@@ -23,11 +23,11 @@ from torch import Tensor, nn
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from evaluation.provenance import commit, environment  # noqa: E402
 from models import build_model  # noqa: E402
 from models.authors import tensor_names  # noqa: E402
 from models.neuron import ILIFNode  # noqa: E402
 from models.spikeyolo import SpikeYOLO  # noqa: E402
-from reporting.provenance import commit, environment  # noqa: E402
 
 PRECISIONS = ("float32", "bfloat16")
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]

@@ -28,9 +28,9 @@ from common import RESULTS, table, write
 
 from gen1.dat import DatReader, write_dat
 from gen1.spec import HEIGHT, WIDTH
-from gen1.synthetic import Settings, simulate
 from models import build_model
 from preprocessing.histogram import HistogramSettings
+from simulator.recordings import Settings, simulate
 from streaming.detector import Detector
 from streaming.live import packets, replay
 from streaming.windower import Window, Windower

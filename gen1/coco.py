@@ -9,9 +9,10 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from gen1.labels import as_boxes
+from gen1.labels import as_boxes, refuse_unknown_classes
 from gen1.protocol import EvalProtocol
 from gen1.spec import CLASSES
+from gen1.times import nearest, pairs_within
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,15 @@ def evaluate(
         raise ValueError(f"{given}, expected one of each per recording")
     label_parts, detection_parts, n_images = [], [], 0
     for recording, (label, detection) in enumerate(zip(labels, detections, strict=True)):
-        label = _checked(label, f"labels of recording {recording}", len(class_names))
-        detection = _checked(detection, f"detections of recording {recording}", len(class_names))
+        label = _checked(label, f"labels of recording {recording}", class_names)
+        detection = _checked(detection, f"detections of recording {recording}", class_names)
+        if not np.isfinite(detection["class_confidence"]).all():
+            found = f"detections of recording {recording}: a class_confidence is not finite"
+            raise ValueError(f"{found}, expected 0 to 1")
+        labelled_us = np.unique(label["t"])
         label, detection = protocol.scored_labels(label), protocol.scored_detections(detection)
         times_us, image = np.unique(label["t"], return_inverse=True)
-        near, near_image = _near(detection, times_us, protocol.tolerance_us)
+        near, near_image = _near(detection, times_us, labelled_us, protocol)
         label_parts.append((label, image + n_images))
         detection_parts.append((near, near_image + n_images))
         n_images += len(times_us)
@@ -92,30 +97,29 @@ def evaluate(
     )
 
 
-def _checked(boxes: np.ndarray, source: str, n_classes: int) -> np.ndarray:
+def _checked(boxes: np.ndarray, source: str, class_names: Sequence[str]) -> np.ndarray:
     """BOX [n], sorted by time; a time's boxes keep their order."""
     boxes = as_boxes(boxes, source)
-    if np.any(boxes["class_id"] >= n_classes):
-        found = f"class_id {boxes['class_id'].max()}"
-        raise ValueError(f"{source}: {found}, expected 0 to {n_classes - 1}")
-    if not np.isfinite(boxes["class_confidence"]).all():
-        raise ValueError(f"{source}: a class_confidence is not finite, expected 0 to 1")
+    refuse_unknown_classes(boxes, source, class_names)
     return boxes[np.argsort(boxes["t"], kind="stable")]
 
 
 def _near(
-    detections: np.ndarray, times_us: np.ndarray, tolerance_us: int
+    detections: np.ndarray, times_us: np.ndarray, labelled_us: np.ndarray, protocol: EvalProtocol
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Detections within tolerance_us of each time, both ends included, and the time's index.
+    """Detections that belong to the times that count, and the time's index.
 
-    A detection near two label times is scored with both.
+    labelled_us: all label times, also those that do not count. The tolerance includes both ends.
     """
-    first = np.searchsorted(detections["t"], times_us - tolerance_us, side="left")
-    last = np.searchsorted(detections["t"], times_us + tolerance_us, side="right")
-    counts = last - first
-    image = np.repeat(np.arange(len(times_us)), counts)
-    rank = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return detections[first[image] + rank], image
+    if protocol.shares_detections:
+        image, near = pairs_within(times_us, detections["t"], protocol.tolerance_us)
+        return detections[near], image
+    if not len(times_us):
+        return detections[:0], np.zeros(0, int)
+    own_us = labelled_us[nearest(detections["t"], labelled_us)]
+    is_near = np.abs(own_us - detections["t"]) <= protocol.tolerance_us
+    is_near &= np.isin(own_us, times_us)
+    return detections[is_near], np.searchsorted(times_us, own_us[is_near])
 
 
 def _coco(

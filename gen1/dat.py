@@ -1,28 +1,26 @@
 """Prophesee .dat recordings: memory-mapped reading, seeking by microsecond, writing.
 
 A file is ASCII lines `% key value`, two bytes (event type, record size) and little-endian
-records of 8 bytes: u32 time in us, u32 address. Two repairs make time a sorted line: a step
-back by more than 2^31 us is the u32 counter wrapping around, any other event earlier than its
-predecessors gets their latest time.
+records of 8 bytes: u32 time in us, u32 address. gen1.clock says how times that step back are read.
 """
 
 import mmap
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numba
 import numpy as np
 
 from gen1.atomic import atomic_write
+from gen1.clock import BLOCK, Clock, far_ends, read_clock
+from gen1.compiled import compiled
 from gen1.spec import EVENT
 
 #: Record version -> (first bit of y, bit of the polarity) in an address; x starts at bit 0.
 ADDRESS_BITS = {1: (9, 17), 2: (14, 28)}
-#: Events per entry of the seek index.
-BLOCK = 65_536
 #: Blocks that the scan reads at a time: 2 MiB.
 BLOCKS_AT_ONCE = 4
 
@@ -31,18 +29,23 @@ RECORD_BYTES = 8
 MAX_HEADER_BYTES = 65_536
 MAX_SIDE = 1 << 14
 LARGEST_SENSOR_HW = (720, 1280)
+#: "% Height 240" as Prophesee writes it, and as other tools do: "%Height: 240", "% height=240".
+HEADER_LINE = re.compile(rb"%[ \t]*([^ \t\r\n:=]*)[ \t]*[:=]?([^\n]*)")
+HEAD = 4096  # events that a guess is made from
 FOREIGN_STARTS = (b"\x93NUMPY", b"\x89HDF", b"PK\x03\x04")
 CONTROL_BYTES = bytes(set(range(32)) - set(b"\t\r\n"))
 
 
 @dataclass(frozen=True)
 class TimeOrder:
-    """What one pass over a recording found; first_us and last_us are repaired times.
+    """What a recording's times are like; first_us and last_us are those of its events in order.
 
-    `out_of_frame` counts events beyond the header's Width or Height, None where it has none.
+    moved: events that came after later ones and are read in their place; left_out: those whose
+    time is impossible. out_of_frame: beyond the header's Width or Height, None where it has none.
     """
 
-    backward_steps: int
+    moved: int
+    left_out: int
     wraps: int
     out_of_frame: int | None
     first_us: int
@@ -50,15 +53,15 @@ class TimeOrder:
 
     @property
     def is_sorted(self) -> bool:
-        """True when the stored times need no repair."""
-        return self.backward_steps == 0 and self.wraps == 0
+        """True when the events lie in the file as they are read."""
+        return self.moved == self.left_out == self.wraps == 0
 
 
 class DatReader:
     """One recording. `records`: uint32 [n_events, 2] memory map of (time in us, address).
 
     `packed` is the same as uint64 [n_events], the time in the low half. `height` and `width`
-    are None where the header has none; a headerless file is read as version 2.
+    are None where the header has none; so is the version, which the addresses then tell.
     `trailing_bytes` is the length of a truncated last record, which is dropped.
     Raises ValueError if the file is not a .dat recording.
     """
@@ -68,7 +71,7 @@ class DatReader:
         if not self.path.is_file():
             raise ValueError(f"{self.path}: no such file, expected a .dat recording")
         fields, offset = _read_header(self.path)
-        self.version = _integer(self.path, fields, "version", 1, 2) or 2
+        version = _integer(self.path, fields, "version", 1, 2)
         self.height = _integer(self.path, fields, "height", 1, MAX_SIDE)
         self.width = _integer(self.path, fields, "width", 1, MAX_SIDE)
         with self.path.open("rb") as file:
@@ -78,8 +81,9 @@ class DatReader:
         self.n_events, self.trailing_bytes = divmod(size - offset, RECORD_BYTES)
         self.packed = np.frombuffer(self._map, "<u8", self.n_events, offset)
         self.records = self.packed.view("<u4").reshape(-1, 2)
+        self.version = version or _guess_version(self.records, self.width)
         if offset == 0:
-            _refuse_implausible(self.path, self.records)
+            _refuse_implausible(self.path, self.records, self.version)
 
     def read(self) -> np.ndarray:
         """All events, EVENT [n_events], with the times as stored (not repaired)."""
@@ -90,44 +94,55 @@ class DatReader:
         return decode(self.records[first:last], self.version)
 
     def window(self, start_us: int, end_us: int) -> np.ndarray:
-        """Events with start_us <= repaired time < end_us, EVENT [n], times repaired.
+        """Events with start_us <= time < end_us, EVENT [n], in order of their true times.
 
         A window that reaches beyond the recording gets what there is.
         """
-        first = self.index_at(start_us)
-        last = max(first, self.index_at(end_us))
-        events = self.decode(first, last)
-        if not self.order.is_sorted and last > first:
-            events["t"] = self._repaired_times(first, last)
+        if self._clock is None:
+            first = self.index_at(start_us)
+            return self.decode(first, max(first, self.index_at(end_us)))
+        times_us, packed = self._clock.select(self.packed, start_us, end_us)
+        events = decode(packed.view("<u4").reshape(-1, 2), self.version)
+        events["t"] = times_us
         return events
 
+    def binned(self, edges_us: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Records uint64 [n] of [edges_us[0], edges_us[-1]), and where each edge falls in them.
+
+        Bin k holds records[edges[k]:edges[k + 1]]; edges: int64, ascending.
+        """
+        if self._clock is None:
+            edges = np.array([self.index_at(int(t_us)) for t_us in edges_us], np.int64)
+            return self.packed[edges[0] : edges[-1]], edges - edges[0]
+        times_us, packed = self._clock.select(self.packed, int(edges_us[0]), int(edges_us[-1]))
+        return packed, np.searchsorted(times_us, edges_us)
+
     def index_at(self, t_us: int) -> int:
-        """Index of the first event whose repaired time is t_us or later; n_events if none is."""
-        if self.order.is_sorted:
+        """How many events are earlier than t_us, those with impossible times not counted."""
+        if self._clock is None:
             return int(_first_sorted(self.packed, t_us))
-        _, carried_us, wraps = self._scan
-        block = max(int(np.searchsorted(carried_us, t_us)) - 1, 0)
-        start = block * BLOCK
-        times_us = self.records[start : start + BLOCK, 0]
-        return start + int(_first_at(times_us, carried_us[block], wraps[block], t_us))
+        return self._clock.before(self.packed, t_us)
 
     @property
     def order(self) -> TimeOrder:
-        """State of the stored times; the first use reads the whole file once."""
+        """State of the stored times; the first use reads the whole file once.
+
+        Raises ValueError if its clock was set back, zeros fill it, or it is not of its sensor.
+        """
         return self._scan[0]
 
     @property
     def duration_us(self) -> int:
-        """End of the recording: one past the last repaired time, 0 without events."""
-        return self.order.last_us + 1 if self.n_events else 0
+        """From the first event to one past the last, in us; 0 without events."""
+        return self.order.last_us + 1 - self.order.first_us if self.n_events else 0
 
     def release(self) -> None:
         """Give the memory of the map back to the system; what is read again is mapped again."""
         if isinstance(self._map, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
-    def _pieces(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Index of the first event and uint64 [n] of pieces of BLOCKS_AT_ONCE, read in order.
+    def _pieces(self) -> Iterator[np.ndarray]:
+        """All records in order, uint64 [n] of BLOCKS_AT_ONCE at a time.
 
         For one pass, reading is cheaper than mapping. Raises ValueError if the file shrank.
         """
@@ -141,42 +156,37 @@ class DatReader:
                 if file.readinto(piece.data) < piece.nbytes:
                     found = "became shorter while it was read"
                     raise ValueError(f"{self.path}: {found}, expected a finished recording")
-                yield first, piece
+                yield piece
 
-    def _repaired_times(self, first: int, last: int) -> np.ndarray:
-        """Repaired times in us of events [first, last), int64 [last - first]."""
-        _, carried_us, wraps = self._scan
-        block = first // BLOCK
-        times_us = _repair(self.records[block * BLOCK : last, 0], carried_us[block], wraps[block])
-        return times_us[first - block * BLOCK :]
+    @property
+    def _clock(self) -> Clock | None:
+        """None where the times are in order."""
+        return self._scan[1]
 
     @cached_property
-    def _scan(self) -> tuple[TimeOrder, np.ndarray, np.ndarray]:
-        """The order and, per block of BLOCK events, the repaired time and wraps before it."""
+    def _scan(self) -> tuple[TimeOrder, Clock | None]:
         known = self.height is not None and self.width is not None
         frame_hw = (self.height or MAX_SIDE, self.width or MAX_SIDE)
-        n_blocks = -(-self.n_events // BLOCK)
-        carried_us, wraps = np.full(n_blocks + 1, -1), np.zeros(n_blocks + 1, np.int64)
-        previous_us, backward, outside = -1, 0, 0
-        for first, packed in self._pieces():
-            blocks = slice(first // BLOCK, (first + len(packed) - 1) // BLOCK + 2)
-            previous_us, steps, beyond = _scan_records(
-                packed,
-                carried_us[blocks],
-                wraps[blocks],
-                previous_us,
-                *frame_hw,
-                *ADDRESS_BITS[self.version],
-            )
-            backward, outside = backward + steps, outside + beyond
-        order = TimeOrder(
-            backward_steps=int(backward),
-            wraps=int(wraps[-1]),
-            out_of_frame=int(outside) if known else None,
-            first_us=int(self.records[0, 0]) if self.n_events else 0,
-            last_us=int(carried_us[-1]) if self.n_events else 0,
-        )
-        return order, carried_us[:-1], wraps[:-1]
+        previous, descents, outside = np.uint64(0), 0, 0
+        for piece in self._pieces():
+            for packed in np.split(piece, range(BLOCK, len(piece), BLOCK)):
+                steps, beyond = _count(packed, previous, *frame_hw, *ADDRESS_BITS[self.version])
+                previous, descents, outside = packed[-1], descents + steps, outside + beyond
+        if known and 2 * outside > self.n_events:
+            found = f"{outside} of {self.n_events} events lie beyond {self.height}x{self.width} px"
+            hint = f"its header names another sensor, or a version other than {self.version}"
+            raise ValueError(f"{self.path}: {found}, expected few: perhaps {hint}")
+        moved = left_out = wraps = 0
+        clock, first_us, last_us = None, 0, 0
+        if descents or len(far_ends(self.packed)):
+            clock = read_clock(self.path, self.packed)
+            self.release()
+            moved, left_out, wraps = clock.moved, len(clock.left_out), int(clock.wraps[-1])
+            first_us, last_us = int(clock.least_us[0]), int(clock.carried_us[-1])
+        elif self.n_events:
+            first_us, last_us = (int(self.records[i, 0]) for i in (0, -1))
+        out_of_frame = int(outside) if known else None
+        return TimeOrder(moved, left_out, wraps, out_of_frame, first_us, last_us), clock
 
 
 def decode(records: np.ndarray, version: int) -> np.ndarray:
@@ -239,14 +249,14 @@ def _read_header(path: Path) -> tuple[dict[str, str], int]:
         raise ValueError(f"{path}: {found}, expected a Prophesee .dat recording{hint}")
     fields: dict[str, str] = {}
     offset = 0
-    while head.startswith(b"% ", offset) and "end" not in fields:
+    while (match := HEADER_LINE.match(head, offset)) and "end" not in fields:
         line, newline, _ = head[offset:].partition(b"\n")
         if line.translate(None, CONTROL_BYTES) != line:
             break  # binary records that happen to begin with the two header characters
         if not newline:
             raise ValueError(f"{path}: ends inside its header, expected .dat records after it")
-        key, _, value = line[2:].decode("latin-1").strip().partition(" ")
-        fields[key.lower()] = value.strip()
+        key, value = (part.decode("latin-1").strip() for part in match.groups())
+        fields[key.lower()] = value
         offset += len(line) + 1
     if offset == 0:
         return fields, 0
@@ -272,16 +282,39 @@ def _integer(path: Path, fields: dict[str, str], key: str, low: int, high: int) 
     return int(text)
 
 
-def _refuse_implausible(path: Path, records: np.ndarray) -> None:
-    """Raise ValueError unless most leading records of a headerless file lie on some sensor."""
-    head = decode(records[:4096], 2)
+def _guess_version(records: np.ndarray, width: int | None) -> int:
+    """1 if the addresses fit into its 18 bits and would lie off the sensor in version 2, else 2."""
+    address = records[:: max(1, len(records) // HEAD), 1]
+    columns = address & ((1 << ADDRESS_BITS[2][0]) - 1)
+    fits = np.all(address < 2 << ADDRESS_BITS[1][1])
+    return 1 if fits and np.any(columns >= (width or LARGEST_SENSOR_HW[1])) else 2
+
+
+def _refuse_implausible(path: Path, records: np.ndarray, version: int) -> None:
+    """Raise ValueError unless the leading records of a headerless file look like events.
+
+    Most lie on some sensor, not all on one pixel, and times rise, not only now and then.
+    """
+    head = decode(records[:HEAD], version)
     height, width = LARGEST_SENSOR_HW
-    if not len(head) or np.mean((head["x"] < width) & (head["y"] < height)) <= 0.5:
-        found = "has neither a .dat header nor records on a sensor"
+    steps_us = np.diff(head["t"])
+    rises = np.count_nonzero(steps_us > 0)
+    is_so = {
+        "records on a sensor": np.mean((head["x"] < width) & (head["y"] < height)) > 0.5
+        if len(head)
+        else False,
+        "times that rise": rises > len(steps_us) / 50 and rises > 4 * np.sum(steps_us < 0),
+        "more than one pixel": len(np.unique(records[:HEAD, 1])) > 1,
+    }
+    if len(head) == 1 and records.any():
+        del is_so["times that rise"], is_so["more than one pixel"]
+    if not all(is_so.values()):
+        lack = next(name for name, holds in is_so.items() if not holds)
+        found = f"has neither a .dat header nor {lack}"
         raise ValueError(f"{path}: {found}, expected a Prophesee .dat recording")
 
 
-@numba.njit(cache=True)
+@compiled()
 def _first_sorted(packed, t_us):
     """Index of the first event at t_us or later, by bisection; packed: uint64 [n], sorted."""
     low, high = 0, len(packed)
@@ -294,82 +327,19 @@ def _first_sorted(packed, t_us):
     return low
 
 
-@numba.njit(cache=True)
-def _next_time(raw_us, latest_us, wraps):
-    """Extended time of a stored time (not yet clamped) and the wraps so far."""
-    time_us = np.int64(raw_us) + (wraps << 32)
-    if latest_us - time_us > 1 << 31:
-        return time_us + (1 << 32), wraps + 1
-    if wraps > 0 and time_us - latest_us > 1 << 31:
-        return time_us - (1 << 32), wraps  # a late event from before the wrap
-    return time_us, wraps
-
-
-@numba.njit(cache=True)
-def _repair(raw_us, latest_us, wraps):
-    """Stored times u32 [n] -> repaired int64 [n], given the state before the first of them."""
-    repaired_us = np.empty(len(raw_us), np.int64)
-    for i in range(len(raw_us)):
-        time_us, wraps = _next_time(raw_us[i], latest_us, wraps)
-        latest_us = max(latest_us, time_us)
-        repaired_us[i] = latest_us
-    return repaired_us
-
-
-@numba.njit(cache=True)
-def _first_at(raw_us, latest_us, wraps, t_us):
-    """Index of the first stored time u32 [n] whose repaired time is t_us or later, else n."""
-    for i in range(len(raw_us)):
-        time_us, wraps = _next_time(raw_us[i], latest_us, wraps)
-        latest_us = max(latest_us, time_us)
-        if latest_us >= t_us:
-            return i
-    return len(raw_us)
-
-
-@numba.njit(cache=True)
-def _count_block(packed, height, width, y_bit, p_bit):
-    """Steps back between neighbours and events outside height x width; packed: uint64 [n].
+@compiled()
+def _count(packed, previous, height, width, y_bit, p_bit):
+    """Steps back from the record before, and events outside height x width; packed: uint64 [n].
 
     All operands are uint64, so that the compiler turns the loop into vector instructions.
     """
     time_mask, address_bit = np.uint64((1 << 32) - 1), np.uint64(32)
     x_mask, y_mask = np.uint64((1 << y_bit) - 1), np.uint64((1 << (p_bit - y_bit)) - 1)
     height, width, y_shift = np.uint64(height), np.uint64(width), np.uint64(32 + y_bit)
-    descents = outside = np.uint64(0)
+    descents, outside = np.uint64((packed[0] & time_mask) < (previous & time_mask)), np.uint64(0)
     for i in range(len(packed)):
         x, y = (packed[i] >> address_bit) & x_mask, (packed[i] >> y_shift) & y_mask
         outside += np.uint64((x >= width) | (y >= height))
     for i in range(1, len(packed)):
         descents += np.uint64((packed[i] & time_mask) < (packed[i - 1] & time_mask))
     return np.int64(descents), np.int64(outside)
-
-
-@numba.njit(cache=True, nogil=True)
-def _scan_records(packed, carried_us, wraps, previous_us, height, width, y_bit, p_bit):
-    """Scan consecutive blocks; returns the last time and what it counted.
-
-    packed: uint64 [n], the time in the low half. carried_us, wraps: int64 [blocks + 1], the
-    state (repaired time, wraps) before every block and after the last; the first is given, the
-    others are filled in. Counts: steps back in time other than wraps, events outside
-    height x width. A block that only goes forward, the usual case, needs no repair.
-    """
-    backward = outside = 0
-    for block in range(len(carried_us) - 1):
-        rows = packed[block * BLOCK : (block + 1) * BLOCK]
-        descents, block_outside = _count_block(rows, height, width, y_bit, p_bit)
-        outside += block_outside
-        latest_us, count = carried_us[block], wraps[block]
-        first_us = np.int64(np.uint32(rows[0])) + (count << 32)
-        last_us = np.int64(np.uint32(rows[-1])) + (count << 32)
-        near = count == 0 or last_us - latest_us < 1 << 31
-        if descents == 0 and first_us >= latest_us and near:
-            latest_us = previous_us = last_us
-        else:
-            for i in range(len(rows)):
-                time_us, count = _next_time(np.uint32(rows[i]), latest_us, count)
-                backward += time_us < previous_us
-                previous_us = time_us
-                latest_us = max(latest_us, time_us)
-        carried_us[block + 1], wraps[block + 1] = latest_us, count
-    return previous_us, backward, outside

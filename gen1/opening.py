@@ -1,5 +1,6 @@
 """Any recording that a user has: .dat or RAW, one or a directory of them."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from gen1.convert import convert
 from gen1.dat import DatReader
-from gen1.recordings import BOX_SUFFIX, DAT_SUFFIX, Recording, list_recordings
+from gen1.recordings import BOX_SUFFIX, DAT_SUFFIX, Recording, list_recordings, visible
 from gen1.spec import SPLITS
 
 RAW_SUFFIX = ".raw"
@@ -23,9 +24,9 @@ def find_recordings(path: Path) -> list[Recording]:
         return [_recording(path)]
     if not path.exists():
         raise ValueError(f"{path}: no such file, expected a recording or a directory of them")
-    raw = [_recording(file) for file in path.iterdir() if _is_raw(file)]
+    raw = [_recording(file) for file in visible(path, "*") if _is_raw(file)]
     if raw and not any((path / split).is_dir() for split in SPLITS):
-        dats = map(_recording, path.glob(f"*{DAT_SUFFIX}"))
+        dats = map(_recording, visible(path, f"*{DAT_SUFFIX}"))
         by_name = {recording.name: recording for recording in [*raw, *dats]}
         return [by_name[name] for name in sorted(by_name)]
     return list_recordings(path, require_labels=False) + sorted(raw, key=lambda found: found.name)
@@ -37,14 +38,15 @@ def open_recording(
 ) -> Iterator[DatReader]:
     """A reader; a RAW file is converted to a temporary .dat first, height and width as there.
 
-    Raises ValueError for a file that is no recording, and for a RAW one without faery.
+    What is odd about a RAW file is said on stderr. Raises ValueError for what is no recording.
     """
     if not _is_raw(path):
         yield DatReader(path)
         return
     with TemporaryDirectory(prefix="spikeyolo-") as folder:
         target = Path(folder) / f"{path.stem}{DAT_SUFFIX}"
-        convert(path, target, height, width)
+        for note in convert(path, target, height, width).notes:
+            print(f"note: {path.name}: {note}", file=sys.stderr)
         yield DatReader(target)
 
 

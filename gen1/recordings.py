@@ -4,14 +4,16 @@
 """
 
 import argparse
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gen1.spec import SPLITS
 
 DAT_SUFFIX, BOX_SUFFIX = "_td.dat", "_bbox.npy"
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 NAMES_SHOWN = 3
 
 
@@ -60,12 +62,8 @@ def _listed(path: Path, require_labels: bool) -> list[Recording]:
     Relative paths start at the file's directory; labels lie beside the recording; its directory
     names the split if it can.
     """
-    try:
-        lines = [line.partition("#")[0].strip() for line in path.read_text().splitlines()]
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: is no text, expected a directory or a list of paths") from None
     recordings = []
-    for dat in (path.parent / line for line in lines if line):
+    for dat in _listed_paths(path):
         if not dat.name.endswith(DAT_SUFFIX) or not dat.is_file():
             raise ValueError(f"{path}: lists {dat}, expected an existing *{DAT_SUFFIX}")
         name = dat.name.removesuffix(DAT_SUFFIX)
@@ -82,12 +80,38 @@ def _listed(path: Path, require_labels: bool) -> list[Recording]:
     return sorted(recordings, key=lambda recording: (order[recording.split], recording.name))
 
 
+def _listed_paths(path: Path) -> Iterator[Path]:
+    """What the lines of a text file name, hidden files left out.
+
+    A # after a blank starts a comment, except in the path of an existing file.
+    """
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-16" if content.startswith(UTF16_MARKS) else "utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise ValueError(f"{path}: is no text, expected a directory or a list of paths in UTF-8")
+    for line in text.split("\n"):
+        parts = re.split(r"(?<=\s)(?=#)", " " + line)
+        names = ["".join(parts[:n]).strip() for n in range(len(parts), 0, -1)]
+        found = next((path.parent / n for n in names if n and (path.parent / n).is_file()), None)
+        dat = found or path.parent / names[-1]
+        if names[-1] and not dat.name.startswith("."):
+            yield dat
+
+
+def visible(folder: Path, pattern: str) -> list[Path]:
+    """Files of a folder that match, sorted; names that begin with a dot are not ours (macOS)."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
 def _pair(folder: Path, split: str, require_labels: bool) -> list[Recording]:
     """Recordings of one folder, sorted by name."""
-    dats = {path.name.removesuffix(DAT_SUFFIX): path for path in folder.glob(f"*{DAT_SUFFIX}")}
-    boxes = {path.name.removesuffix(BOX_SUFFIX): path for path in folder.glob(f"*{BOX_SUFFIX}")}
+    dats = {path.name.removesuffix(DAT_SUFFIX): path for path in visible(folder, f"*{DAT_SUFFIX}")}
+    boxes = {path.name.removesuffix(BOX_SUFFIX): path for path in visible(folder, f"*{BOX_SUFFIX}")}
     if not dats and not boxes:
-        raw = any(folder.glob("*.raw"))
+        raw = any(visible(folder, "*.raw"))
         hint = "; `python -m gen1.convert` makes them of RAW files" if raw else ""
         raise ValueError(f"{folder}: holds no recordings, expected files named *{DAT_SUFFIX}{hint}")
     problems = []

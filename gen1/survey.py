@@ -7,12 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from gen1.dat import DatReader
-from gen1.labels import read_boxes
-from gen1.recordings import BOX_SUFFIX, DAT_SUFFIX
+from gen1.labels import read_boxes, refuse_foreign_times, refuse_unknown_classes
+from gen1.recordings import BOX_SUFFIX, DAT_SUFFIX, visible
 from gen1.spec import CLASSES, HEIGHT, RECORDINGS_PER_SPLIT, SPLITS, WIDTH
 
 #: Every recording of the published data set lasts so long; most others were cut short.
 DURATION_S = 60.0
+#: Labels that end so long after all events of a recording are not its own.
+NEAR_US = 250_000
+#: A box that stays to the last digit for longer was not looked at again.
+FROZEN_US = 2_000_000
 
 
 @dataclass
@@ -50,15 +54,17 @@ def survey(root: Path, deep: bool = False) -> Survey:
         raise ValueError(f"{root}: has no folder {', '.join(SPLITS)}, expected a data set")
     found = Survey()
     for folder in folders:
-        dats = {path.name.removesuffix(DAT_SUFFIX) for path in folder.glob(f"*{DAT_SUFFIX}")}
-        boxes = {path.name.removesuffix(BOX_SUFFIX) for path in folder.glob(f"*{BOX_SUFFIX}")}
+        dats = {path.name.removesuffix(DAT_SUFFIX) for path in visible(folder, f"*{DAT_SUFFIX}")}
+        boxes = {path.name.removesuffix(BOX_SUFFIX) for path in visible(folder, f"*{BOX_SUFFIX}")}
         found.recordings[folder.name] = len(dats & boxes)
         found.problems += [f"{folder / name}{DAT_SUFFIX}: no labels" for name in dats - boxes]
         found.problems += [f"{folder / name}{BOX_SUFFIX}: no recording" for name in boxes - dats]
-        for name in sorted(dats):
-            _add_recording(found, folder / f"{name}{DAT_SUFFIX}", deep)
+        spans_us = {
+            name: _add_recording(found, folder / f"{name}{DAT_SUFFIX}", deep)
+            for name in sorted(dats)
+        }
         for name in sorted(boxes):
-            _add_boxes(found, folder / f"{name}{BOX_SUFFIX}")
+            _add_boxes(found, folder / f"{name}{BOX_SUFFIX}", spans_us.get(name))
     for split, expected in RECORDINGS_PER_SPLIT.items():
         if found.recordings[split] != expected:
             counts = f"{found.recordings[split]} recordings with labels, published are {expected}"
@@ -83,15 +89,16 @@ def draw(found: Survey, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _add_recording(found: Survey, path: Path, deep: bool) -> None:
+def _add_recording(found: Survey, path: Path, deep: bool) -> tuple[int, int] | None:
+    """Add what a recording holds; returns the times of its first and last event, if any."""
     try:
         reader = DatReader(path)
+        duration_us = reader.duration_us if deep else _seen_duration_us(reader)
     except ValueError as error:
         found.problems.append(str(error))
-        return
-    last_us = reader.order.last_us if deep else int(reader.records[-1:, 0].sum())
+        return None
     found.events.append(reader.n_events)
-    found.durations_s.append((last_us + 1) * 1e-6 if reader.n_events else 0.0)
+    found.durations_s.append(duration_us * 1e-6)
     size = (reader.height or HEIGHT, reader.width or WIDTH)
     suspicions = {
         "no events": reader.n_events == 0,
@@ -102,13 +109,24 @@ def _add_recording(found: Survey, path: Path, deep: bool) -> None:
     }
     if deep:
         order = reader.order
-        suspicions[f"{order.backward_steps} steps back in time"] = order.backward_steps > 0
+        suspicions[f"{order.moved} events that came after later ones"] = order.moved > 0
+        suspicions[f"{order.left_out} events at impossible times"] = order.left_out > 0
         suspicions[f"{order.out_of_frame} events out of frame"] = bool(order.out_of_frame)
         reader.release()
     found.problems += [f"{path}: {text}" for text, is_so in suspicions.items() if is_so]
+    if not reader.n_events:
+        return None
+    first_us = reader.order.first_us if deep else int(reader.records[0, 0])
+    return first_us, first_us + duration_us - 1
 
 
-def _add_boxes(found: Survey, path: Path) -> None:
+def _seen_duration_us(reader: DatReader) -> int:
+    """duration_us by the first and the last record alone, whatever lies between."""
+    first_us, last_us = (int(reader.records[i, 0]) for i in (0, -1)) if reader.n_events else (0, -1)
+    return (last_us + 1 - first_us) % (1 << 32)
+
+
+def _add_boxes(found: Survey, path: Path, span_us: tuple[int, int] | None) -> None:
     try:
         boxes = read_boxes(path)
     except ValueError as error:
@@ -116,10 +134,38 @@ def _add_boxes(found: Survey, path: Path) -> None:
         return
     found.classes.update(boxes["class_id"].tolist())
     found.diagonals_px.append(np.hypot(boxes["w"], boxes["h"]))
-    unknown = int(np.sum(boxes["class_id"] >= len(CLASSES)))
-    if len(boxes) == 0:
-        found.problems.append(f"{path}: no boxes")
-    if unknown:
-        found.problems.append(f"{path}: {unknown} boxes of unknown classes")
-    if np.any(np.diff(boxes["t"]) < 0):
-        found.problems.append(f"{path}: times are not ascending")
+    try:
+        refuse_unknown_classes(boxes, str(path))
+    except ValueError as error:
+        unknown = int(np.sum(boxes["class_id"] >= len(CLASSES)))
+        found.problems.append(f"{error} ({unknown} boxes of unknown classes)")
+    if span_us:
+        try:
+            refuse_foreign_times(boxes, str(path), *span_us, NEAR_US)
+        except ValueError as error:
+            found.problems.append(str(error))
+    least_px = np.minimum(boxes["w"], boxes["h"])
+    suspicions = {
+        "no boxes": len(boxes) == 0,
+        "times are not ascending": np.any(np.diff(boxes["t"]) < 0),
+    }
+    for count, meaning in (
+        (np.sum(least_px == 0), "boxes with a side of 0 px"),
+        (np.sum(least_px < 0), "boxes with a negative side"),
+        (np.sum(boxes["t"] < 0), "boxes at a negative time"),
+        (_frozen(boxes), f"boxes frozen for more than {FROZEN_US / 1e6:g} s"),
+    ):
+        suspicions[f"{count} {meaning}"] = count > 0
+    found.problems += [f"{path}: {text}" for text, is_so in suspicions.items() if is_so]
+
+
+def _frozen(boxes: np.ndarray) -> int:
+    """How many boxes are the same at the same place, time after time, for more than FROZEN_US."""
+    columns = [boxes[name] for name in ("class_id", *"xywh")]
+    order = np.lexsort([boxes["t"], *columns])
+    t_us = boxes["t"][order]
+    same = np.all([np.diff(column[order]) == 0 for column in columns], axis=0)
+    starts = np.flatnonzero(~np.r_[False, same & (np.diff(t_us) <= FROZEN_US)])[: len(boxes)]
+    counts = np.diff(np.r_[starts, len(boxes)])
+    lasts_us = t_us[starts + counts - 1] - t_us[starts]
+    return int(counts[lasts_us > FROZEN_US].sum())

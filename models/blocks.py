@@ -19,24 +19,29 @@ Norm = Callable[[int], nn.BatchNorm2d]
 
 
 def per_step(x: Tensor, *modules: nn.Module) -> Tensor:
-    """Run `modules`, which know [N, C, H, W], in turn on every step of x [T, B, C, H, W].
-
-    A batch norm's x and gradient are contiguous where T * B is 1: torch 2.13's on a CPU gives
-    wrong gradients when one of them is channels last with another stride of that one step.
-    """
+    """Run `modules`, which know [N, C, H, W], in turn on every step of x [T, B, C, H, W]."""
     steps, x = x.shape[:2], x.flatten(0, 1)
-    alone = len(x) == 1 and torch.is_grad_enabled()
-    if alone:
-        x = x.contiguous()
     for module in modules:
         x = module(x)
-    if alone and x.requires_grad:
-        x.register_hook(Tensor.contiguous)
     return x.unflatten(0, steps)
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """nn.BatchNorm2d with the right gradient of a batch of one on a CPU.
+
+    torch 2.13 mistakes x or the incoming gradient for contiguous if its strides are
+    (C, 1, W*C, C) and the other is; a gradient of strides (C*H*W, 1, W*C, C) suits every x.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        if len(x) == 1 and y.requires_grad:
+            y.register_hook(lambda grad: grad.clone(memory_format=torch.channels_last))
+        return y
+
+
 def batch_norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.03)
+    return BatchNorm(channels, eps=1e-3, momentum=0.03)
 
 
 def scale_and_shift(bn: _BatchNorm) -> tuple[Tensor, Tensor]:

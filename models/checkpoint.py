@@ -61,18 +61,19 @@ def save_checkpoint(
         temporary.unlink(missing_ok=True)
 
 
-def checkpoint_file(path: str | Path) -> Path:
+def checkpoint_file(path: Path | str) -> Path:
     """`path`, or the best.pt of the run directory that it is."""
     path = Path(path)
     return path / "best.pt" if path.is_dir() else path
 
 
-def load_checkpoint(path: str | Path) -> Checkpoint:
+def load_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint to the CPU; no code in the file is ever run.
 
     Raises ValueError, naming the file, if it is absent, damaged or not one of ours.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise ValueError(f"{path}: no such checkpoint")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -104,14 +105,14 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | 
     model.load_state_dict(dict(weights))
 
 
-def load_model(path: str | Path) -> tuple[DetectorNetwork, Checkpoint]:
+def load_model(path: Path | str) -> tuple[DetectorNetwork, Checkpoint]:
     """The network of a checkpoint, in evaluation mode on the CPU, and all else the file says.
 
     A deployed checkpoint gives the deployed network.
     """
     checkpoint = load_checkpoint(path)
     model = network_of(checkpoint)
-    load_weights(model, checkpoint.weights, path)
+    load_weights(model, checkpoint.weights, Path(path))
     return model.eval(), checkpoint
 
 

@@ -17,11 +17,13 @@ from gen1.recordings import list_recordings
 from gen1.spec import HEIGHT, WIDTH
 from preprocessing.build import Outcome, build
 from preprocessing.cache import read_manifest
+from preprocessing.ending import fail, leave
 from preprocessing.estimate import Estimate, estimate
 from preprocessing.executors import (
     connect_to_cluster,
     make_executor,
     start_slurm_jobs,
+    stop,
     worker_deaths,
 )
 from preprocessing.histogram import HistogramSettings
@@ -38,13 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = command_line().parse_args(argv)
     try:
         outcomes = preprocess(arguments)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except worker_deaths():
         found = "a worker process died, perhaps for lack of memory"
         print(f"error: {found}; run the same command again to go on", file=sys.stderr)
         return 1
+    except Exception as error:
+        return fail(error, memory="lower --workers")
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on from here", file=sys.stderr)
         return 130
@@ -79,7 +80,12 @@ def command_line() -> ArgumentParser:
     add("--downsample", type=int, default=1, help="sensor px per side of a cell: 1, 2 or 4")
     add("--height", type=int, default=HEIGHT, help="expected sensor height in px")
     add("--width", type=int, default=WIDTH, help="expected sensor width in px")
-    add("--every-ms", type=float, default=0.0, help="samples at this stride, not at label times")
+    add(
+        "--every-ms",
+        type=float,
+        default=0.0,
+        help="samples at this stride, from the first event on",
+    )
     add("--keep", default="", help="only label times with a box that counts: prophesee, rvt")
     add(
         "--denoise-ms",
@@ -172,7 +178,7 @@ def preprocess(arguments: Namespace) -> list[Outcome]:
                 bar.set_postfix_str(_rates(outcomes, time.perf_counter() - started))
                 bar.update(outcome.recording.dat.stat().st_size)
     finally:
-        executor.shutdown(cancel_futures=True)
+        stop(executor)
     print(_findings(outcomes))
     return outcomes
 
@@ -228,7 +234,8 @@ def _findings(outcomes: list[Outcome]) -> str:
         (sum(r.tally.filtered for r in reports), "events left out as noise"),
         (sum(r.tally.out_of_frame for r in reports), "events out of frame, ignored"),
         (sum(r.tally.clipped for r in reports), "events beyond what their cell holds, clipped"),
-        (sum(r.repaired_steps for r in reports), "steps back in time, repaired"),
+        (sum(r.moved for r in reports), "events came after later ones, put in their place"),
+        (sum(r.left_out for r in reports), "events at impossible times, left out"),
         (sum(r.wraps for r in reports), "overflows of the clock, repaired"),
         (
             sum(r.trailing_bytes > 0 for r in reports),
@@ -241,4 +248,4 @@ def _findings(outcomes: list[Outcome]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

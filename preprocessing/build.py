@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 
 from gen1.dat import DatReader
-from gen1.labels import read_boxes
+from gen1.labels import read_boxes, refuse_foreign_times
 from gen1.protocol import PROTOCOLS
 from gen1.recordings import Recording
 from gen1.spec import BOX
@@ -90,6 +90,10 @@ def build_recording(recording: Recording, path: Path, settings: HistogramSetting
     sources = sources_of(recording)
     reader = open_recording(recording.dat, settings)
     boxes = read_boxes(recording.boxes) if recording.boxes else np.zeros(0, BOX)
+    _ = reader.order  # raises before anything is written
+    if recording.boxes and reader.n_events:
+        span_us = reader.order.first_us, reader.order.last_us
+        refuse_foreign_times(boxes, str(recording.boxes), *span_us, settings.window_us)
     times_us = sample_times(boxes, reader, settings)
     hot = None
     if settings.hot_pixel_hz:
@@ -105,6 +109,10 @@ def build_recording(recording: Recording, path: Path, settings: HistogramSetting
                 reader.release()
                 mapped = 0
         report = make_report(reader, tallies)
+        if 2 * report.tally.out_of_frame > report.tally.events:
+            found = f"{report.tally.out_of_frame} of {report.tally.events} events read"
+            found += f" lie beyond {settings.height}x{settings.width} px"
+            raise ValueError(f"{recording.dat}: {found}, expected few: of another sensor?")
         cache.write_report(report)
     return report
 
@@ -112,7 +120,7 @@ def build_recording(recording: Recording, path: Path, settings: HistogramSetting
 def sample_times(boxes: np.ndarray, reader: DatReader, settings: HistogramSettings) -> np.ndarray:
     """When the samples of a recording end, int64 [N] in us, ascending."""
     if settings.every_us:
-        return stride_times(reader.duration_us, settings.every_us)
+        return stride_times(reader.order.first_us, reader.order.last_us, settings.every_us)
     return label_times(PROTOCOLS[settings.keep].scored_labels(boxes) if settings.keep else boxes)
 
 
@@ -123,7 +131,8 @@ def make_report(reader: DatReader, tallies: list[EventTally]) -> Report:
         windows=len(tallies),
         events=reader.n_events,
         tally=sum(tallies, EventTally()),
-        repaired_steps=reader.order.backward_steps,
+        moved=reader.order.moved,
+        left_out=reader.order.left_out,
         wraps=reader.order.wraps,
         trailing_bytes=reader.trailing_bytes,
         fewest_events=int(events.min()),

@@ -23,9 +23,9 @@ from gen1.atomic import atomic_write
 from gen1.recordings import Recording
 from gen1.spec import BOX
 from preprocessing.chunks import FILTERS, decode_chunk, encode_chunk
-from preprocessing.histogram import EventTally, HistogramSettings
+from preprocessing.histogram import KEEPS_ALL, EventTally, HistogramSettings
 
-SCHEMA = 1
+SCHEMA = 2
 #: How much of a source is hashed: evenly spaced stretches, the first and the last among them.
 PIECES, PIECE_BYTES = 32, 1 << 16
 MANIFEST = "manifest.json"
@@ -63,8 +63,9 @@ class Source:
 class Report:
     """What preprocessing one recording found and did.
 
-    `tally` sums over windows, so an event in two windows counts twice; `repaired_steps` are
-    steps back in time, `wraps` overflows of the clock, both repaired as gen1.dat documents;
+    `tally` sums over windows, so an event in two windows counts twice; `moved` events
+    came after later ones, `left_out` had impossible times, `wraps` are overflows of the clock,
+    see gen1.clock;
     `trailing_bytes` is the length of a truncated last record, which was dropped. The last
     four say how many events a window has.
     """
@@ -72,7 +73,8 @@ class Report:
     windows: int
     events: int
     tally: EventTally = field(default_factory=EventTally)
-    repaired_steps: int = 0
+    moved: int = 0
+    left_out: int = 0
     wraps: int = 0
     trailing_bytes: int = 0
     fewest_events: int = 0
@@ -157,15 +159,17 @@ def create_cache(
 def writing(path: Path) -> Iterator[None]:
     """Turn a failure to write inside the block into an OutputError of one sentence.
 
-    HDF5 raises OSError with many lines when it writes, but RuntimeError when it closes a file.
+    HDF5 raises OSError with many lines when it writes, but RuntimeError when it closes a file;
+    torch raises RuntimeError while it handles the OSError of a write.
     """
     try:
         yield
     except (OSError, RuntimeError) as error:
         of_system = re.search(r"error message = '([^']*)'", str(error))
-        if isinstance(error, RuntimeError) and not of_system:
+        cause = error.__context__ if isinstance(error, RuntimeError) else error
+        if not of_system and not isinstance(cause, OSError):
             raise
-        reason = of_system[1] if of_system else getattr(error, "strerror", None) or str(error)
+        reason = of_system[1] if of_system else getattr(cause, "strerror", None) or str(cause)
         raise OutputError(f"{path}: cannot be written ({reason})") from None
 
 
@@ -217,7 +221,11 @@ def read_sample(file: h5py.File, index: int) -> np.ndarray:
 def describe_difference(found: HistogramSettings, expected: HistogramSettings) -> str:
     """The settings that differ, as "window_us 250000, expected 100000"; empty if none."""
     pairs = [(f.name, getattr(found, f.name), getattr(expected, f.name)) for f in fields(found)]
-    return "; ".join(f"{name} {old}, expected {new}" for name, old, new in pairs if old != new)
+    return "; ".join(
+        f"{name} {KEEPS_ALL if old == '' else old}, expected {KEEPS_ALL if new == '' else new}"
+        for name, old, new in pairs
+        if old != new
+    )
 
 
 @dataclass(frozen=True)

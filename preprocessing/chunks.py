@@ -10,8 +10,9 @@ from functools import cache
 from pathlib import Path
 
 import hdf5plugin
-import numba
 import numpy as np
+
+from gen1.compiled import compiled
 
 #: What `create_dataset` must be told for chunks made here.
 FILTERS = {
@@ -59,7 +60,7 @@ def decode_chunk(chunk: bytes, shape: tuple[int, ...]) -> np.ndarray:
     return frames
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def fletcher32(data):
     """HDF5's checksum of uint8 [n]: two sums over its big-endian 16-bit words, modulo 65535.
 

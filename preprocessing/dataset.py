@@ -1,5 +1,6 @@
 """Cache -> samples -> batches, at network size, for training and for scoring."""
 
+import multiprocessing
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -9,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from gen1.labels import clip_boxes
+from gen1.labels import clip_boxes, refuse_unknown_classes
+from gen1.times import join
 from preprocessing.augment import AugmentConfig, augment
 from preprocessing.cache import (
+    Header,
     Manifest,
     OpenFiles,
     describe_difference,
@@ -22,9 +25,11 @@ from preprocessing.cache import (
     read_manifest,
     read_sample,
 )
+from preprocessing.ending import prepare_worker
 from preprocessing.geometry import Geometry, Letterbox
 from preprocessing.histogram import HistogramSettings
 from preprocessing.inputs import check_representation, network_frames, network_input
+from preprocessing.windows import label_times
 
 
 @dataclass(frozen=True)
@@ -75,23 +80,53 @@ def collate(samples: Sequence[Sample]) -> Batch:
         torch.cat([torch.full((len(sample.targets), 1), float(image)), sample.targets], dim=1)
         for image, sample in enumerate(samples)
     ]
-    return Batch(
-        torch.stack([sample.frames for sample in samples], dim=1),
-        torch.cat(targets),
-        tuple(sample.recording for sample in samples),
-        torch.tensor([sample.t_us for sample in samples], dtype=torch.int64),
-    )
+    frames, all_targets = torch.stack([sample.frames for sample in samples], 1), torch.cat(targets)
+    times_us = torch.tensor([sample.t_us for sample in samples], dtype=torch.int64)
+    if get_worker_info() is not None:  # a thread would do it later, and lose the error
+        for tensor in (frames, all_targets, times_us):
+            tensor.share_memory_()
+    return Batch(frames, all_targets, tuple(sample.recording for sample in samples), times_us)
+
+
+class Loader(DataLoader[Batch]):
+    """The named batches of samples in turn, read by `workers` processes that leave with this one.
+
+    Raises OSError where they cannot be started.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Any], batches: list[list[int]], workers: int, **options: Any
+    ) -> None:
+        super().__init__(
+            dataset,
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=collate,
+            worker_init_fn=prepare_worker,
+            **options,
+        )
+
+    def __iter__(self):
+        try:
+            if self.num_workers:
+                multiprocessing.Queue().close()  # torch's own failure leaves a traceback
+            return super().__iter__()
+        except OSError as error:
+            found = f"{self.num_workers} workers cannot be started ({error.strerror})"
+            remedy = "lower workers, or raise the shared memory (docker run --shm-size)"
+            raise ChildProcessError(f"{found}: {remedy}") from None
 
 
 class HistogramDataset(Dataset[Sample]):
-    """Every label time of one split of a cache, in the order of recordings and time.
+    """Every sample of one split of a cache, in the order of recordings and time.
 
-    Targets are clipped to the frame; a box without area there is left out, as are boxes whose
-    entry in `keep(boxes)` (BOX [n] -> bool [n], e.g. an EvalProtocol's) is False. augment draws
-    from (seed, epoch, index), whatever the number of workers. `input` is one of INPUTS. in_memory
-    decompresses the split once.
-    `failed` names the split's recordings that preprocessing could not use, with the reason; a
-    warning says so. Raises ValueError for a cache unfinished, damaged or unlike `settings`.
+    Its targets are the labels of its time or, in a cache of strides, of the nearest label time
+    within half a stride; a warning counts labels without a sample. They are clipped to the frame;
+    a box without area there is left out, as where `keep(boxes)` (BOX [n] -> bool [n], e.g. an
+    EvalProtocol's) is False. augment draws from (seed, epoch, index), whatever the number of
+    workers. `input` is one of INPUTS. in_memory decompresses the split once. `failed`: recordings
+    that preprocessing could not use -> reason, with a warning. Raises ValueError for a cache
+    unfinished, damaged or unlike `settings`, and for a class that is none of `class_names`.
     """
 
     def __init__(
@@ -106,6 +141,7 @@ class HistogramDataset(Dataset[Sample]):
         keep: Callable[[np.ndarray], np.ndarray] | None = None,
         input: str = "histogram",
         in_memory: bool = False,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         self.geometry = geometry
         self._augment, self._seed, self._keep = augment, seed, keep
@@ -118,29 +154,44 @@ class HistogramDataset(Dataset[Sample]):
         _check_geometry(Path(cache_dir), self.settings, geometry)
         check_representation(self.settings, input, str(cache_dir))
         self._paths = [Path(cache_dir) / split / f"{name}.h5" for name in self.recordings]
+        self.name = f"{cache_dir}: split {split}"
         self._labels: dict[str, np.ndarray] = {}
-        self._frames: list[np.ndarray] = []
-        index = []
+        self._times_us: dict[str, np.ndarray] = {}
+        index = [np.empty((0, 4), np.int64)]  # recording, row, sample time, label time
+        self.n_labels = self.n_unsampled = 0
         for i, (name, path) in enumerate(zip(self.recordings, self._paths, strict=True)):
             with open_cache(path) as file:
-                difference = describe_difference(read_header(file).settings, self.settings)
+                header = read_header(file)
+                difference = describe_difference(header.settings, self.settings)
                 if difference:
                     raise ValueError(f"{path}: {difference}, as the other files of the cache")
-                self._labels[name] = file["labels"][:]
-                index += [(i, row, int(t_us)) for row, t_us in enumerate(file["times_us"][:])]
-                if in_memory:
-                    rows = [read_sample(file, row) for row in range(len(file["frames"]))]
-                    self._frames.append(np.array(rows, np.uint8))
-        self._index = np.array(index, np.int64).reshape(-1, 3)
+                labels, times_us = file["labels"][:], file["times_us"][:]
+            if class_names is not None:
+                refuse_unknown_classes(labels, _labels_of(path, header), class_names)
+            label_us = _joined_labels(times_us, labels, self.settings.every_us)
+            self._labels[name], self._times_us[name] = labels, times_us
+            self.n_labels += len(labels)
+            self.n_unsampled += int(np.sum(~np.isin(labels["t"], label_us)))
+            rows = np.arange(len(times_us))
+            index.append(np.stack([np.full_like(rows, i), rows, times_us, label_us], axis=1))
+        self._index = np.concatenate(index)
+        if self.n_unsampled:
+            found = f"{self.n_unsampled} of {self.n_labels} labels have no sample"
+            warnings.warn(f"{self.name}: {found} ({self.settings.sampling})", stacklevel=2)
+        self._frames: list[np.ndarray] = []
+        for path in self._paths if in_memory else ():
+            with open_cache(path) as file:
+                samples = [read_sample(file, row) for row in range(len(file["frames"]))]
+                self._frames.append(np.array(samples, np.uint8))
 
     def __len__(self) -> int:
         return len(self._index)
 
     def __getitem__(self, index: int) -> Sample:
-        recording, row, t_us = self._index[index].tolist()
+        recording, row, t_us, _ = self._index[index].tolist()
         name = self.recordings[recording]
         frames = self._read(recording, row)
-        classes, boxes_xyxy = self._targets(name, t_us)
+        classes, boxes_xyxy = self._targets(index)
         if self._augment is not None:
             rng = np.random.default_rng([self._seed, int(self._epoch), index % len(self)])
             cell = self.settings.downsample  # frames and boxes move together in px of the frame
@@ -161,11 +212,19 @@ class HistogramDataset(Dataset[Sample]):
     @property
     def label_times(self) -> list[tuple[str, int]]:
         """Recording and time in us of every sample, in order."""
-        return [(self.recordings[i], t_us) for i, _, t_us in self._index.tolist()]
+        return [(self.recordings[i], t_us) for i, _, t_us, _ in self._index.tolist()]
+
+    def times_us(self, name: str) -> np.ndarray:
+        """Times of the samples of a recording, int64 [n], ascending."""
+        return self._times_us[name]
+
+    def label_us(self, index: int) -> int:
+        """The label time that a sample is joined to, its own time if there is none."""
+        return int(self._index[index, 3])
 
     def histogram(self, index: int) -> np.ndarray:
         """The cached frames of a sample as they are, uint8 [T, 2, H, W]."""
-        recording, row, _ = self._index[index].tolist()
+        recording, row, *_ = self._index[index].tolist()
         return self._read(recording, row)
 
     def labels(self, name: str) -> np.ndarray:
@@ -180,10 +239,11 @@ class HistogramDataset(Dataset[Sample]):
             self._open_files, self._open_in_process = OpenFiles(), os.getpid()
         return read_sample(self._open_files[self._paths[recording]], row)
 
-    def _targets(self, name: str, t_us: int) -> tuple[np.ndarray, np.ndarray]:
-        """Classes float32 [n] and corners float32 [n, 4] in sensor px of the boxes at t_us."""
-        boxes = self._labels[name]
-        boxes = boxes[boxes["t"] == t_us]
+    def _targets(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Classes float32 [n] and corners float32 [n, 4] in sensor px of a sample's boxes."""
+        recording, _, _, label_us = self._index[index].tolist()
+        boxes = self._labels[self.recordings[recording]]
+        boxes = boxes[boxes["t"] == label_us]
         if self._keep is not None:
             boxes = boxes[self._keep(boxes)]
         boxes = clip_boxes(boxes, self.settings.height, self.settings.width)
@@ -191,6 +251,22 @@ class HistogramDataset(Dataset[Sample]):
         x, y, w, h = (boxes[side] for side in "xywh")
         corners = np.stack([x, y, x + w, y + h], axis=1)
         return boxes["class_id"].astype(np.float32), corners
+
+
+def _joined_labels(times_us: np.ndarray, labels: np.ndarray, every_us: int) -> np.ndarray:
+    """The label time of every sample time, int64 [n]; where none is joined, the sample's own."""
+    label_us = times_us.copy()
+    if every_us:
+        labelled_us = label_times(labels)
+        sample = join(labelled_us, times_us, every_us // 2)
+        label_us[sample[sample >= 0]] = labelled_us[sample >= 0]
+    return label_us
+
+
+def _labels_of(path: Path, header: Header) -> str:
+    """The file that the labels of a cache file came from, and the cache file."""
+    source = header.sources[-1]
+    return f"{Path(source.directory, source.name)} (in {path})"
 
 
 def _finished_manifest(cache_dir: Path, expected: HistogramSettings | None) -> Manifest:

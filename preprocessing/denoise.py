@@ -1,8 +1,8 @@
 """Which events to leave out as noise: isolated ones, and all of hot pixels. Off by default."""
 
-import numba
 import numpy as np
 
+from gen1.compiled import compiled
 from gen1.dat import DatReader
 
 NEVER_US = np.int64(-(1 << 62))
@@ -61,7 +61,7 @@ def kept_pixels(
     return kept
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _supported(t_us, x, y, denoise_us, latest_us):
     """Whether a neighbour of each event had one less than denoise_us before, bool [n]."""
     supported = np.empty(len(t_us), np.bool_)

@@ -6,11 +6,13 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from typing import Any
 
 CONNECT_TIMEOUT_S = 10
+PATIENCE_S = 5.0
 NEEDS_CLUSTER = "needs Dask, expected `pip install 'spikeyolo-gen1[cluster]'` before"
 
 
@@ -88,6 +90,17 @@ def start_slurm_jobs(jobs: int) -> ClusterExecutor:
         raise ValueError(f"--slurm {jobs}: the size of a job is not known, {expected}") from None
     cluster.scale(jobs=jobs)
     return ClusterExecutor(Client(cluster), cluster)
+
+
+def stop(executor: Executor) -> None:
+    """Let go of an executor: what runs may take PATIENCE_S to end, what waits is not begun."""
+    pool = isinstance(executor, ProcessPoolExecutor)
+    workers = [c for c in multiprocessing.active_children() if pool and not c.daemon]
+    executor.shutdown(wait=not pool, cancel_futures=True)
+    deadline = time.monotonic() + PATIENCE_S
+    for worker in workers:
+        worker.join(max(0.0, deadline - time.monotonic()))
+        worker.kill()
 
 
 def worker_deaths() -> tuple[type[BaseException], ...]:

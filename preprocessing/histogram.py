@@ -6,9 +6,9 @@ single 1 per bin and pixel, in the channel of the last event there.
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
+from gen1.compiled import compiled
 from gen1.dat import ADDRESS_BITS, DatReader
 from gen1.protocol import PROTOCOLS
 from gen1.spec import HEIGHT, WIDTH
@@ -18,6 +18,7 @@ from preprocessing.windows import bin_edges
 REPRESENTATIONS = ("count", "last-polarity")
 DOWNSAMPLE_FACTORS = (1, 2, 4)
 MAX_COUNT = 255
+KEEPS_ALL = "everything"  # what an empty `keep` is called
 BLOCK = 2048  # events whose cells are computed at a time: 8 KiB, stays in the first cache
 
 
@@ -60,6 +61,13 @@ class HistogramSettings:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 (off) or more")
         _check(self.window_us, self.time_steps, self.height, self.width, self.downsample)
+
+    @property
+    def sampling(self) -> str:
+        """When samples are taken, in words."""
+        if self.every_us:
+            return f"samples every {self.every_us / 1e3:g} ms"
+        return f"samples at label times, keep: {self.keep or KEEPS_ALL}"
 
     @property
     def frame_shape(self) -> tuple[int, int, int, int]:
@@ -154,14 +162,13 @@ def window_histogram(
     settings: HistogramSettings,
     hot: np.ndarray | None = None,
 ) -> tuple[np.ndarray, EventTally]:
-    """One sample straight from the memory map: uint8 settings.frame_shape and its tally.
+    """One sample straight from the records: uint8 settings.frame_shape and its tally.
 
     Equal to event_histogram or last_polarity of reader.window(), without decoding events, and
     without the noise that settings leave out. hot: bool [height, width], pixels to ignore.
     """
     edges_us = bin_edges(start_us, settings.window_us, settings.time_steps)
-    edges = np.array([reader.index_at(int(t_us)) for t_us in edges_us], np.int64)
-    packed, edges = reader.packed[edges[0] : edges[-1]], edges - edges[0]
+    packed, edges = reader.binned(edges_us)
     n_events = len(packed)
     if settings.denoise_us or hot is not None:
         hot = np.zeros((settings.height, settings.width), bool) if hot is None else hot
@@ -228,7 +235,7 @@ def _cells(
     return step, polarity.astype(np.int64), row.astype(np.int64), column.astype(np.int64)
 
 
-@numba.njit(cache=True)
+@compiled()
 def _locate(packed, layout, located):
     """Write the cell of every event to located, (p * H + row) * W + column.
 
@@ -248,7 +255,7 @@ def _locate(packed, layout, located):
         located[i] = np.uint32(cell if (x < width) & (y < height) else cells + cells)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _fill_counts(packed, edges, layout, located, slab, frames):
     """Write counts of packed[edges[k]:edges[k + 1]] to frames[k]; frames: [T, cells].
 
@@ -271,7 +278,7 @@ def _fill_counts(packed, edges, layout, located, slab, frames):
     return counted, out_of_frame
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _fill_last_polarity(packed, edges, layout, located, slab, frames):
     """Like _fill_counts, with a slab per pixel: 0 for no event, else 1 + the last polarity."""
     cells = len(slab) - 1

@@ -49,7 +49,7 @@ def verify(directory: Path, deep: bool = False) -> Iterator[Check]:
             path = directory / split / f"{name}.h5"
             listed.add(path)
             yield check_file(path, manifest, report, deep)
-    for path in sorted(set(directory.rglob("*.h5")) - listed):
+    for path in sorted(set(directory.rglob("[!.]*.h5")) - listed):
         yield Check(path, "unexpected", "the manifest does not list it")
 
 

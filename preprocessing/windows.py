@@ -8,9 +8,12 @@ def label_times(boxes: np.ndarray) -> np.ndarray:
     return np.unique(boxes["t"]).astype(np.int64)
 
 
-def stride_times(duration_us: int, every_us: int) -> np.ndarray:
-    """Times every_us, 2 every_us, ... up to the end of a recording in us, int64 [N]."""
-    return np.arange(every_us, duration_us + 1, every_us, dtype=np.int64)
+def stride_times(first_us: int, last_us: int, every_us: int) -> np.ndarray:
+    """Times first_us + every_us, first_us + 2 every_us, ... in us, int64 [N].
+
+    The last is at most one us past last_us: windows [t - every_us, t) lie inside the recording.
+    """
+    return np.arange(first_us + every_us, last_us + 2, every_us, dtype=np.int64)
 
 
 def label_windows(times_us: np.ndarray, window_us: int) -> np.ndarray:

@@ -56,11 +56,12 @@ class Detections:
 class Detector:
     """The deployed network on sliding windows of a stream.
 
-    Windows [t - window_us, t) at multiples of every_us, boxes at t: as eval_gen1.py on a cache
-    with `--every-ms`. settings: the histograms the model was trained on; sensor_hw: the stream's
-    sensor in px, see fit_sensor (None: the trained one); start_us, hot: as of Windower.
-    carry_state keeps membranes from window to window, which then must not overlap: every_us must
-    be window_us. count_spikes costs a pass over all spikes. The model itself is not modified.
+    Windows [t - window_us, t) at a stride of every_us from the first event on, boxes at t: as
+    eval_gen1.py on a cache with `--every-ms`. settings: the histograms the model was trained on;
+    sensor_hw: the stream's sensor in px, see fit_sensor (None: the trained one); start_us, hot: as
+    of Windower. carry_state keeps membranes from window to window, which then must not overlap:
+    every_us must be window_us. count_spikes costs a pass over all spikes. The model itself is not
+    modified.
     Raises ValueError for a model, input, sensor or stride that do not go together.
     """
 
@@ -95,7 +96,7 @@ class Detector:
         self._spikes = SpikeCounter(self.model) if count_spikes else None
 
     @classmethod
-    def load(cls, checkpoint: Path, *, every_ms: float = 50.0, **options: Any) -> "Detector":
+    def load(cls, checkpoint: Path | str, *, every_ms: float = 50.0, **options: Any) -> "Detector":
         """The network of a checkpoint or run directory (its best.pt); options: of Detector."""
         path = checkpoint_file(checkpoint)
         model, loaded = load_model(path)

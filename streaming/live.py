@@ -162,10 +162,11 @@ class Source:
 
 
 def packets(reader: DatReader, packet_us: int = 10_000) -> Iterator[Packet]:
-    """A recording from its first event on, cut every packet_us, times repaired."""
+    """A recording from its first event on, in order of time, cut every packet_us."""
     if packet_us < 1:
         raise ValueError(f"packet_us is {packet_us}, expected 1 us or more")
-    for start_us in range(reader.order.first_us, reader.duration_us, packet_us):
+    first_us = reader.order.first_us
+    for start_us in range(first_us, first_us + reader.duration_us, packet_us):
         end_us = start_us + packet_us
         yield Packet(end_us, reader.window(start_us, end_us))
 

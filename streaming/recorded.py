@@ -114,8 +114,10 @@ def oddities(
     order = reader.order
     if reader.trailing_bytes:
         yield f"ends inside a record, the last {reader.trailing_bytes} bytes are dropped"
-    if order.backward_steps:
-        yield f"{order.backward_steps} events out of order got the time of the latest before them"
+    if order.moved:
+        yield f"{order.moved} events came after later ones, they are put in their place"
+    if order.left_out:
+        yield f"{order.left_out} events at impossible times are left out"
     if order.wraps:
         yield f"its clock wrapped around {order.wraps} times, time goes on"
     if order.out_of_frame:
@@ -127,6 +129,6 @@ def oddities(
         cells = "x".join(2 * [f"{settings.downsample}"])
         found = f"its sensor has {size}, that of the training {trained.height}x{trained.width}"
         yield f"{found}: the network sees cells of {cells} px, objects may look larger or smaller"
-    if reader.duration_us - order.first_us < settings.window_us:
+    if reader.duration_us < settings.window_us:
         window_s = settings.window_us / 1e6
         yield f"is shorter than a window of {window_s:g} s, what was before it counts as empty"

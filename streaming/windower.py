@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gen1.clock import FEW, LATE_US, NEAR_US, is_stray
 from gen1.dat import ADDRESS_BITS, MAX_SIDE
 from preprocessing.denoise import NEVER_US, kept_pixels
 from preprocessing.histogram import EventTally, HistogramSettings, fill_frames
@@ -42,11 +43,12 @@ class Window:
 class Windower:
     """Windows [t - window_us, t) at t = start_us + every_us, start_us + 2 every_us, ...
 
-    settings: what a histogram is, its height and width those of the sensor. A start_us of None is
-    the last multiple of every_us at or before the first event. A window is complete when an event
-    at or after its end arrives, or `advance`. An event out of order counts in the windows still
-    open; one in none is dropped and counted in `late_events`. hot: bool [height, width], pixels
-    to ignore. Raises ValueError for hot_pixel_hz without `hot`: it needs a whole recording.
+    settings: what a histogram is, its height and width those of the sensor; a start_us of None is
+    the first event. A window is complete when an event at or after its end arrives, or `advance`.
+    An event out of order counts in the windows still open; one in none is dropped and counted in
+    `late_events`. A step ahead of over NEAR_US is believed once FEW more events follow it: up to
+    FEW that the others do not follow are dropped and counted in `left_out`. hot: bool [height,
+    width], pixels to ignore. Raises ValueError for hot_pixel_hz without `hot`.
     """
 
     def __init__(
@@ -73,7 +75,10 @@ class Windower:
 
     def reset(self) -> None:
         """Forget everything, as for another recording or after the clock was set."""
-        self.late_events = 0
+        self.late_events = self.left_out = 0
+        self._first_us: int | None = None
+        self._line_us, self._low, self._passed = int(NEVER_US), 0, 0
+        self._held: list[tuple[int, np.uint64]] = []
         self._end_us = None if self.start_us is None else self.start_us + self.every_us
         self._newest_us = int(NEVER_US)
         self._t_us, self._packed = np.empty(0, np.int64), np.empty(0, np.uint64)
@@ -101,28 +106,34 @@ class Windower:
     def windows(self, events: np.ndarray) -> Iterator[Window]:
         """feed, with one histogram in memory at a time; take all before the next call."""
         for first in range(0, len(events), EVENTS_AT_ONCE):
-            yield from self._windows(*self._read(events[first : first + EVENTS_AT_ONCE]))
+            for t_us, packed in self._believed(*self._read(events[first : first + EVENTS_AT_ONCE])):
+                yield from self._windows(t_us, packed)
 
     def windows_until(self, t_us: int) -> Iterator[Window]:
         """advance, with one histogram in memory at a time; take all before the next call."""
+        yield from self._release([event for event in self._held if event[0] < t_us])
         if self._end_us is None:
-            self._end_us = self._end_after(t_us)
+            return
+        self._line_us = max(self._line_us, t_us - 1)
         self._newest_us = max(self._newest_us, t_us - 1)
         yield from self._closed_by(t_us)
 
     def last_windows(self) -> Iterator[Window]:
         """flush, with one histogram in memory at a time."""
+        if self._first_us is not None:
+            longest_us = max(LATE_US, self._line_us - self._first_us)
+            yield from self._release([e for e in self._held if e[0] - self._line_us <= longest_us])
+            self.left_out += len(self._held)
+            self._held = []
         if self._newest_us > NEVER_US:
             yield from self.windows_until(self._newest_us + 1)
 
     def _windows(self, t_us: np.ndarray, packed: np.ndarray) -> Iterator[Window]:
         if self._end_us is None and len(t_us):
-            self._end_us = self._end_after(int(t_us[0]))
+            self._end_us = int(t_us[0]) + self.every_us
+        if self._filters:
+            packed = self._filtered(t_us, packed)
         newest_us = np.maximum.accumulate(np.maximum(t_us, self._newest_us))
-        set_back = np.flatnonzero(newest_us - t_us > MAX_GAP_US)
-        if len(set_back):
-            yield from self._windows(t_us[: set_back[0]], packed[: set_back[0]])
-            raise _clock_was_set(int(newest_us[set_back[0]]), int(t_us[set_back[0]]))
         first = 0
         while first < len(t_us):
             assert self._end_us is not None
@@ -145,10 +156,81 @@ class Windower:
         x, y = (np.where(inside, side, MAX_SIDE - 1) for side in (x, y))
         y_bit, p_bit = ADDRESS_BITS[RECORD_VERSION]
         packed = (x | y << y_bit | p << p_bit).astype(np.uint64) << np.uint64(32)
-        if self._filters:
-            kept = kept_pixels(t_us, x, y, self.settings.denoise_us, self._hot, self._fired_us)
-            packed[~kept] |= LEFT_OUT
         return t_us, packed
+
+    def _believed(
+        self, t_us: np.ndarray, packed: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """These events without those at impossible times, in pieces."""
+        first = 0
+        if self._first_us is None and len(t_us):
+            low_half = (t_us & 0xFFFFFFFF).astype(np.uint64)
+            while first < min(FEW, len(t_us) - FEW) and (
+                is_stray(low_half[first:], 0) or abs(t_us[first + 1] - t_us[first]) > MAX_GAP_US
+            ):
+                first += 1
+            self.left_out += first
+            self._first_us = self._line_us = int(t_us[first])
+        steps_us = np.diff(t_us, prepend=self._line_us)
+        if len(t_us) and not self._held and 0 <= steps_us.min() <= steps_us.max() <= NEAR_US:
+            self._line_us, self._low = int(t_us[-1]), 0  # the usual case, and the fast one
+            yield t_us, packed
+            return
+        while first < len(t_us):
+            line_us = np.maximum.accumulate(np.append(self._line_us, t_us[first:]))
+            step_us = t_us[first:] - line_us[:-1]
+            odd = (step_us > NEAR_US) | (step_us < -MAX_GAP_US)
+            plain = 0 if self._held else int(np.append(odd, True).argmax())
+            if plain:
+                self._line_us, self._low = int(line_us[plain]), 0
+                yield t_us[first : first + plain], packed[first : first + plain]
+                first += plain
+            if first < len(t_us):
+                yield from self._weigh(int(t_us[first]), packed[first])
+                first += 1
+
+    def _weigh(self, t_us: int, row: np.uint64) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """One event where times step: what is believed because of it."""
+        if t_us > self._line_us + NEAR_US:
+            self._passed *= bool(self._held)
+            self._held.append((t_us, row))
+            if len(self._held) <= FEW:
+                return
+            self._line_us = min(self._held)[0]
+        elif t_us < self._line_us - MAX_GAP_US:
+            self._low += 1
+            self.left_out += 1
+            if self._low > FEW:
+                raise _clock_was_set(self._line_us, t_us)
+            return
+        else:
+            self._low, self._passed = 0, self._passed + 1
+            self._line_us = max(self._line_us, t_us)
+            yield np.array([t_us]), np.array([row])
+            if self._passed > FEW:
+                self.left_out += len(self._held)
+                self._held = []
+        near = [event for event in self._held if event[0] <= self._line_us + NEAR_US]
+        if near or not self._held:
+            held = [event for event in self._held if event not in near]
+            self._held, self._passed = [], 0
+            for event in [*near, *held]:
+                yield from self._weigh(*event)
+
+    def _release(self, events: list[tuple[int, np.uint64]]) -> Iterator[Window]:
+        """The windows that held events complete which are believed after all."""
+        self._held = [event for event in self._held if event not in events]
+        for t_us, row in sorted(events):
+            self._line_us = max(self._line_us, t_us)
+            yield from self._windows(np.array([t_us]), np.array([row]))
+
+    def _filtered(self, t_us: np.ndarray, packed: np.ndarray) -> np.ndarray:
+        """The records, those that are noise marked LEFT_OUT."""
+        y_bit, p_bit = ADDRESS_BITS[RECORD_VERSION]
+        address = (packed >> np.uint64(32)).astype(np.int64)
+        x, y = address & (1 << y_bit) - 1, address >> y_bit & (1 << p_bit - y_bit) - 1
+        kept = kept_pixels(t_us, x, y, self.settings.denoise_us, self._hot, self._fired_us)
+        return np.where(kept, packed, packed | LEFT_OUT)
 
     def _keep(self, t_us: np.ndarray, packed: np.ndarray, newest_us: np.ndarray) -> None:
         """Take in events before the end of the open window; newest_us: up to each of them."""
@@ -210,10 +292,6 @@ class Windower:
         counted, out_of_frame = fill_frames(frames, packed, edges, settings, address_bits)
         clipped = len(packed) - counted - out_of_frame
         return frames, EventTally(counted, clipped, out_of_frame, n_events - len(packed))
-
-    def _end_after(self, t_us: int) -> int:
-        """The first multiple of every_us after t_us."""
-        return t_us // self.every_us * self.every_us + self.every_us
 
 
 def _clock_was_set(from_us: int, to_us: int) -> ValueError:

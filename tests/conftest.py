@@ -1,5 +1,6 @@
 """Fixtures every room's tests share."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from gen1.dat import write_dat
-from gen1.labels import write_boxes
+from gen1.labels import read_boxes, write_boxes
 from gen1.spec import BOX, EVENT, HEIGHT, WIDTH
 from preprocessing.__main__ import main as preprocess
 
@@ -44,6 +45,8 @@ def street_cache(tmp_path_factory):
         (recordings / split).mkdir(parents=True)
         for number in range(count):
             events, boxes = flickering_boxes(rng, label_times=4)
+            if split == "test":  # strides begin with the first event: let them meet the labels
+                events["t"][0], events["t"][-1] = 250_000, boxes["t"][-1]
             write_dat(recordings / split / f"r{number}_td.dat", events, HEIGHT, WIDTH)
             write_boxes(recordings / split / f"r{number}_bbox.npy", boxes)
     cache = recordings.parent / "cache"
@@ -59,6 +62,28 @@ def small_cache(street_cache):
     options = ["--time-steps", "2", "--downsample", "4"]
     assert preprocess(["--input", str(recordings), "--output", str(cache), *options]) == 0
     return cache
+
+
+@pytest.fixture
+def relabelled(street_cache, tmp_path):
+    """relabelled({"val": change}, *options) -> cache, as small_cache, of other labels.
+
+    change(boxes) changes those of every recording of the split in place.
+    """
+
+    def build(changes, *options):
+        recordings = shutil.copytree(street_cache.parent / "recordings", tmp_path / "recordings")
+        for split, change in changes.items():
+            for path in (recordings / split).glob("*_bbox.npy"):
+                boxes = read_boxes(path)
+                change(boxes)
+                write_boxes(path, boxes)
+        command = ["--input", str(recordings), "--output", str(tmp_path / "relabelled")]
+        command += ["--time-steps", "2", "--downsample", "4", *options]
+        assert preprocess(command) == 0
+        return tmp_path / "relabelled"
+
+    return build
 
 
 def flickering_boxes(rng: np.random.Generator, label_times: int) -> tuple[np.ndarray, np.ndarray]:
@@ -78,4 +103,9 @@ def flickering_boxes(rng: np.random.Generator, label_times: int) -> tuple[np.nda
             part["p"] = rng.integers(2, size=n)
             events.append(part)
     stream = np.concatenate(events)
-    return stream[stream["t"].argsort(kind="stable")], boxes
+    stream = stream[stream["t"].argsort(kind="stable")]
+    stream["t"][0], stream["t"][-1] = (
+        250_000,
+        boxes["t"][-1] - 1,
+    )  # strides begin with the first event
+    return stream, boxes

@@ -9,13 +9,14 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
     "gen1": set(),
     "models": set(),
+    "simulator": {"gen1"},
     "preprocessing": {"gen1"},
     "streaming": {"gen1", "models", "preprocessing"},
-    "reporting": {"gen1", "models", "preprocessing"},
-    "eval_gen1": {"gen1", "models", "preprocessing", "reporting"},
-    "detect_gen1": {"gen1", "models", "preprocessing", "reporting", "streaming"},
-    "training": {"gen1", "models", "preprocessing", "reporting", "eval_gen1"},
-    "train_gen1": {"gen1", "models", "preprocessing", "reporting", "training", "eval_gen1"},
+    "evaluation": {"gen1", "models", "preprocessing"},
+    "eval_gen1": {"gen1", "models", "preprocessing", "evaluation"},
+    "detect_gen1": {"gen1", "models", "preprocessing", "evaluation", "streaming"},
+    "training": {"gen1", "models", "preprocessing", "evaluation", "eval_gen1"},
+    "train_gen1": {"gen1", "models", "preprocessing", "evaluation", "training", "eval_gen1"},
 }
 
 

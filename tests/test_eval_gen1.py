@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import torch
 
+import eval_gen1
 from eval_gen1 import EvalConfig, main, run
+from evaluation.examples import f1_score
+from evaluation.provenance import config_hash
+from evaluation.table import firing_health, results_table
 from gen1.labels import read_boxes
 from gen1.protocol import PROTOCOLS
-from gen1.spec import BOX, CLASSES
+from gen1.spec import BOX
 from models import build_model
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.deploy.__main__ import deploy_file
 from preprocessing.cache import read_manifest
 from preprocessing.geometry import Geometry, as_boxes
-from reporting.examples import f1_score
-from reporting.provenance import config_hash
-from reporting.table import firing_health, results_table
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +100,8 @@ def test_zeros_of_the_input_are_skipped_and_not_compared_with_zeros_that_are_not
     (dense_config, dense), (sparse_config, sparse) = evaluated, evaluated_deployed
     assert (dense["energy"]["sparse_input"], sparse["energy"]["sparse_input"]) == (False, True)
     assert 0 < sparse["energy"]["mac"] < 0.5 * dense["energy"]["mac"]
-    assert "\nper inference, zeros of the input skipped\n" in results_table(sparse, CLASSES)
-    assert "\nper inference\n" in results_table(dense, CLASSES)
+    assert "\nper inference, zeros of the input skipped\n" in results_table(sparse)
+    assert "\nper inference\n" in results_table(dense)
     assert main(["--compare", str(dense_config.output), str(sparse_config.output)]) == 1
     assert "energy.sparse_input is True, that of" in capsys.readouterr().err
     assert main(["--compare", str(sparse_config.output)]) == 0
@@ -254,6 +255,7 @@ def test_config_hashes_ignore_the_seed_and_nothing_else(evaluated):
 
 
 def refusal(capsys, checkpoint, cache, tmp_path, *options):
+    capsys.readouterr()
     output = ["--output", str(tmp_path / "out")]
     code = main(["--checkpoint", str(checkpoint), "--cache", str(cache), *output, *options])
     error = capsys.readouterr().err
@@ -286,6 +288,87 @@ def test_a_cache_of_other_settings_is_refused(street_cache, checkpoint, tmp_path
     )
     error = refusal(capsys, tmp_path / "w.pt", street_cache, tmp_path)
     assert "window_us" in error
+
+
+def checkpoint_for(cache, checkpoint, path):
+    """The network as if trained on a cache made as this one."""
+    saved = load_checkpoint(checkpoint)
+    meta = {**saved.meta, "histogram": asdict(read_manifest(cache).settings)}
+    save_checkpoint(path, saved.config, saved.weights, meta)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:.*2 of 8 labels have no sample")
+def test_a_protocol_whose_samples_were_not_kept_is_left_out(
+    relabelled, checkpoint, tmp_path, capsys
+):
+    cache = relabelled({}, "--keep", "prophesee")
+    kept = checkpoint_for(cache, checkpoint, tmp_path / "kept.pt")
+    why = "2 of 8 label times that count have no sample (samples at label times, keep: prophesee)"
+    error = refusal(capsys, kept, cache, tmp_path, "--protocol", "all-boxes")
+    assert f"split test: protocol all-boxes cannot be scored, {why}: expected protocol" in error
+    assert not (tmp_path / "out").exists()
+    options = ["--energy_samples", "1", "--pictures", "1", "--output", str(tmp_path / "out")]
+    assert main(["--checkpoint", str(kept), "--cache", str(cache), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "prophesee           rvt\n" in printed
+    assert f"\n  without all-boxes: {why}\n" in printed
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (list(metrics["protocols"]), metrics["left_out"]) == (
+        ["prophesee", "rvt"],
+        {"all-boxes": why},
+    )
+    page = html.unescape((tmp_path / "out" / "report" / "report.html").read_text())
+    assert f"<th>without all-boxes</th><td>{why}</td>" in page
+
+
+def make_small(boxes):
+    boxes["w"] = boxes["h"] = 12
+    boxes["class_confidence"] = np.nan  # which nobody looks at
+
+
+def test_labels_that_do_not_count_leave_the_other_protocols_alone(
+    relabelled, checkpoint, tmp_path, capsys
+):
+    cache = relabelled({"test": make_small})
+    small = checkpoint_for(cache, checkpoint, tmp_path / "small.pt")
+    error = refusal(capsys, small, cache, tmp_path)
+    assert (
+        "protocol prophesee cannot be scored, none of 8 labels counts: expected protocol all-b"
+        in error
+    )
+    options = {"output": tmp_path / "out", "energy_samples": 1, "pictures": 1}
+    metrics = run(EvalConfig(small, cache, protocol="all-boxes", **options))
+    assert list(metrics["protocols"]) == ["all-boxes"]
+    assert metrics["protocols"]["all-boxes"]["labels"] == 8
+
+
+@pytest.mark.parametrize("taken", ["", "out", "out/detections", "out/report"])
+def test_the_output_is_looked_at_before_the_work(
+    street_cache, checkpoint, tmp_path, capsys, monkeypatch, taken
+):
+    monkeypatch.setattr(eval_gen1, "detect", None)
+    if taken:
+        (tmp_path / taken).parent.mkdir(exist_ok=True)
+        (tmp_path / taken).touch()
+    else:
+        (tmp_path / "out" / "metrics.json").mkdir(parents=True)
+    error = refusal(capsys, checkpoint, street_cache, tmp_path)
+    assert "cannot be made (" in error or "metrics.json: is a directory" in error
+
+
+def test_an_unknown_class_is_refused_before_the_work(
+    relabelled, checkpoint, tmp_path, capsys, monkeypatch
+):
+    def add_bus(boxes):
+        boxes["class_id"][2] = 2
+
+    monkeypatch.setattr(eval_gen1, "detect", None)
+    cache = relabelled({"test": add_bus})
+    other = checkpoint_for(cache, checkpoint, tmp_path / "other.pt")
+    error = refusal(capsys, other, cache, tmp_path)
+    assert "test/r0_bbox.npy (in " in error
+    assert "row 2: class_id is 2, expected 0 (car) or 1 (pedestrian)" in error
 
 
 def test_an_unknown_split_or_protocol_is_refused(street_cache, checkpoint, tmp_path, capsys):

@@ -14,13 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_gen1
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.config import ModelConfig
 from train_gen1 import Interrupted, TrainConfig, Trainer, main
-from training.optim import OptimConfig
+from training.optim import OptimConfig, decay_factor
+from training.settings import changes
 from training.validation import merged
 
 ROOT = Path(train_gen1.__file__).parent
@@ -151,12 +153,6 @@ def test_the_test_split_is_never_read(config, monkeypatch):
     assert opened == ["train", "val"]
 
 
-def test_another_configuration_does_not_continue_a_run(config):
-    train_gen1.run(replace(config, epochs=1))
-    with pytest.raises(ValueError, match=r"last.pt: begun with epochs 1, not 2: give the same"):
-        train_gen1.run(config)
-
-
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(config, tmp_path):
     train_gen1.run(config)
     whole = weights_of(config.output / "last.pt")
@@ -167,12 +163,91 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(config, tmp_pa
     assert_same_weights(whole, weights_of(last))
 
 
-def test_another_number_of_processes_does_not_continue_a_run(config):
-    train_gen1.run(replace(config, epochs=1, pictures=0))
-    trainer = Trainer(replace(config, epochs=1, pictures=0))
-    trainer.settings = lambda: {**Trainer.settings(trainer), "processes": 2}
-    with pytest.raises(ValueError, match=r"last.pt: begun with processes 1, not 2: give the same"):
-        trainer.resume()
+@pytest.fixture
+def begun(config):
+    """A run of one epoch."""
+    config = replace(config, epochs=1, pictures=0)
+    train_gen1.run(config)
+    return config
+
+
+FLAG = ", or --continue_changed true to go on so"
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+@pytest.mark.parametrize(
+    ("asked", "found", "possible"),
+    [
+        ({"epochs": 2}, "epochs 1, not 2", True),
+        ({"processes": 2}, "processes 1, not 2", True),
+        ({"epochs": 3, "processes": 2}, "epochs 1, not 3; processes 1, not 2", True),
+        ({"epochs": 0}, "epochs 1, not 0", False),
+        ({"batch_size": 5}, "batch_size 4, not 5", False),
+        ({"model": {"time_steps": 4}}, "model.time_steps 2, not 4", False),
+    ],
+)
+def test_only_epochs_and_processes_may_change(asked, found, possible, allowed):
+    begun = {"epochs": 1, "batch_size": 4, "processes": 1, "model": {"time_steps": 2}, "free": 1}
+    compare = partial(changes, Path("last.pt"), begun, {**begun, **asked, "free": 2}, {"free"})
+    if allowed and possible:
+        assert compare(allowed=True)
+        return
+    with pytest.raises(ValueError, match="give the same settings to continue") as refused:
+        compare(allowed=allowed)
+    assert f"last.pt: begun with {found}: " in str(refused.value)
+    assert (FLAG in str(refused.value)) == possible
+
+
+def test_a_finished_run_goes_on_with_more_epochs_and_says_so(begun, capsys):
+    longer = replace(begun, epochs=2)
+    with pytest.raises(ValueError, match=r"begun with epochs 1, not 2: .*--continue_changed true"):
+        train_gen1.run(longer)
+    best = load_checkpoint(begun.output / "last.pt").training["best"]
+    train_gen1.run(replace(longer, continue_changed=True))
+    said = "extended from 1 to 2 epochs at epoch 1, batch 0"
+    assert f"continuing {begun.output} at epoch 2, batch 1; {said}" in capsys.readouterr().out
+
+    last = load_checkpoint(begun.output / "last.pt")
+    assert (last.training["epoch"], last.training["average_updates"]) == (2, 6)
+    assert last.training["best"] >= best
+    assert last.meta["settings"]["changes"] == [said]
+    first, start = json.loads((begun.output / "run.json").read_text())["starts"]
+    assert (first["changes"], start["changes"]) == ([], [said])
+    assert {"date", "commit"} <= start.keys()
+    written = yaml.safe_load((begun.output / "config.yaml").read_text())
+    assert (written["epochs"], written["continue_changed"]) == (2, False)
+    rows = list(csv.DictReader((begun.output / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert float(rows[1]["lr"]) == pytest.approx(1e-3 * decay_factor(longer.optim, 1, 2))
+
+    train_gen1.run(longer)  # begun with two epochs now
+    assert load_checkpoint(begun.output / "last.pt").meta["settings"]["changes"] == [said]
+
+
+def test_another_number_of_processes_goes_on_at_the_same_batch(config, tmp_path, monkeypatch):
+    """The batches of all processes together are the same, and so are weights in the end."""
+    config = replace(config, epochs=1, pictures=0)
+    train_gen1.run(config)
+    moved = replace(config, output=tmp_path / "moved", continue_changed=True)
+    moved.output.mkdir()
+    settings = Trainer.settings
+    monkeypatch.setattr(Trainer, "settings", lambda self: settings(self) | {"processes": 2})
+    trainer = Trainer(moved)
+    step = trainer.step
+
+    def stop_after_the_second_batch(batch):
+        trainer.stop.asked = trainer.batch == 1
+        return step(batch)
+
+    trainer.step = stop_after_the_second_batch
+    with pytest.raises(Interrupted):
+        trainer.fit()
+    trainer.writer.finish()
+    monkeypatch.setattr(Trainer, "settings", settings)
+    train_gen1.run(moved)
+    last = load_checkpoint(moved.output / "last.pt")
+    assert last.meta["settings"]["changes"] == ["processes 2 -> 1 at epoch 0, batch 2"]
+    assert_same_weights(last.training["weights"], weights_of(config.output / "last.pt"))
 
 
 def test_a_run_says_how_it_came_about(config):
@@ -239,7 +314,7 @@ def test_a_recording_in_two_splits_is_refused(config, monkeypatch):
 
 def test_a_gpu_without_bf16_is_named(config, monkeypatch):
     monkeypatch.setattr(train_gen1, "pick_device", lambda _: torch.device("cuda"))
-    monkeypatch.setattr(train_gen1, "has_bf16", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
     with pytest.raises(ValueError, match="amp is 'bf16', which Tesla T4 does not compute"):
         Trainer(replace(config, amp="bf16"))
@@ -293,6 +368,85 @@ def test_nonsense_ends_in_a_sentence(config, capsys, options, message):
     assert code not in (0, None)
     assert message in error
     assert "Traceback" not in error
+
+
+def shrink(boxes):
+    boxes["w"] = boxes["h"] = 12
+
+
+def empty(boxes):
+    boxes["t"] = 260_000  # none within half a stride of a sample
+
+
+def third_class(boxes):
+    boxes["class_id"][1] = 2
+
+
+SEVEN = ["--model.num_classes", "7"]
+
+
+@pytest.mark.filterwarnings("ignore:.*labels have no sample")
+@pytest.mark.parametrize(
+    ("changes", "made", "options", "message"),
+    [
+        (
+            {"val": shrink},
+            [],
+            [],
+            "split val: protocol prophesee cannot be scored, none of 4 labels counts: "
+            "expected protocol all-boxes",
+        ),
+        (
+            {},
+            ["--keep", "prophesee"],
+            ["--protocol", "all-boxes"],
+            "protocol all-boxes cannot be scored, 1 of 4 label times that count have no sample",
+        ),
+        ({"val": third_class}, [], [], "val/r0_bbox.npy (in "),
+        ({"train": third_class}, [], SEVEN, "row 1: class_id is 2, expected 0 (car) or 1 (pedest"),
+        ({}, [], SEVEN, "the model was built for 7 classes, expected 2 at most: car, pedestrian"),
+        ({}, [], ["--model.num_classes", "1"], "class_id is 1, expected 0 (car)\n"),
+        (
+            {"train": empty},
+            ["--every-ms", "500"],
+            [],
+            "split train: none of 12 labels has a sample (samples every 500 ms), expected one at",
+        ),
+        (
+            {"val": empty},
+            ["--every-ms", "500"],
+            [],
+            "split val: none of 4 labels has a sample (samples every 500 ms), expected one at",
+        ),
+    ],
+)
+def test_labels_that_cannot_be_trained_or_scored_on_are_refused_at_the_start(
+    relabelled, config, capsys, monkeypatch, changes, made, options, message
+):
+    monkeypatch.setattr(Trainer, "fit", None)
+    command = ["--cache", str(relabelled(changes, *made)), "--output", str(config.output)]
+    command += ["--model.name", "spikeyolo-p", "--model.time_steps", "2", "--workers", "0"]
+    assert main([*command, *options]) == 1
+    error = capsys.readouterr().err.splitlines(keepends=True)[-1]
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_an_output_that_cannot_be_is_named(config, capsys, monkeypatch):
+    monkeypatch.setattr(train_gen1, "Trainer", None)
+    config.output.touch()
+    output = config.output / "deeper"
+    assert main(["--cache", str(config.cache), "--output", str(output)]) == 1
+    assert f"{output}: cannot be made (Not a directory), expected" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:.*labels have no sample")
+def test_strides_learn_from_the_nearest_labels_and_are_scored(relabelled, config):
+    cache = relabelled({}, "--every-ms", "250")
+    train_gen1.run(replace(config, cache=cache, epochs=1, pictures=0))
+    (row,) = csv.DictReader((config.output / "metrics.csv").open())
+    assert float(row["box"]) > 0
+    assert float(row["val_map_50"]) >= 0
 
 
 def test_an_unknown_key_in_the_yaml_is_named(config, tmp_path, capsys):

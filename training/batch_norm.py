@@ -11,7 +11,7 @@ def synchronise_batch_norm(model: nn.Module) -> None:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return
     for module in model.modules():
-        if type(module) is nn.BatchNorm2d:
+        if isinstance(module, nn.BatchNorm2d):
             module.__class__ = RankBatchNorm2d  # the same tensors, another forward
 
 

@@ -27,7 +27,7 @@ def on_host(state: Any) -> Any:
 class BackgroundWriter:
     """One thread that writes files in order; two may wait, a third waits for the first.
 
-    An error of a write is raised by the next call.
+    An error of a write is raised by the next call; `check` does nothing else.
     """
 
     def __init__(self) -> None:
@@ -36,12 +36,17 @@ class BackgroundWriter:
 
     def submit(self, write: Callable[[], None]) -> None:
         """Run `write` soon; it must not touch what training changes."""
-        while self._pending and (self._pending[0].done() or len(self._pending) > 1):
-            self._pending.popleft().result()
+        self.check(at_most=1)
         self._pending.append(self._thread.submit(write))
+
+    def check(self, at_most: int = 2) -> None:
+        """Raise the error of a write that failed; wait until so many are left."""
+        while self._pending and (self._pending[0].done() or len(self._pending) > at_most):
+            self._pending.popleft().result()
 
     def finish(self) -> None:
         """Wait until everything is on disk."""
+        self._thread.shutdown()
         while self._pending:
             self._pending.popleft().result()
 

@@ -15,7 +15,7 @@ from training.optim import OptimConfig
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": None}
 #: Settings that may change between two parts of a run: they do not alter what is learnt.
 FREE = {"cache", "output", "device", "workers", "threads", "in_memory", "save_every_min"}
-FREE |= {"pictures", "wandb"}
+FREE |= {"pictures", "wandb", "continue_changed"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class TrainConfig:
         threads: CPU threads of torch; 0 leaves its own choice.
         seed: Seed of weights, order and augmentation.
         pictures: Label times of val drawn into TensorBoard; firing rates are theirs (0: of 4).
+        continue_changed: Go on with more epochs or another number of processes than the run in
+            `output` began with; recorded, and not exactly the run that began so.
         wandb: Project on Weights & Biases to log to as well; empty for none.
         model: The detector.
         optim: Optimizer, learning rate, clipping and weight averaging.
@@ -68,6 +70,7 @@ class TrainConfig:
     threads: int = 0
     seed: int = 0
     pictures: int = 4
+    continue_changed: bool = False
     wandb: str = ""
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -86,3 +89,12 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "eval_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
+
+
+def refuse_amp(amp: str, device: torch.device) -> None:
+    """ValueError for bf16 on a GPU that only emulates it."""
+    if amp != "bf16" or device.type != "cuda":
+        return
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        name = torch.cuda.get_device_name(device)
+        raise ValueError(f"amp is 'bf16', which {name} does not compute: expected off or fp16")

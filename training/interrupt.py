@@ -24,12 +24,3 @@ class StopRequest:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = True
-
-
-def leave_signals_to_the_parent(worker: int) -> None:
-    """For DataLoader workers: torchrun and a terminal signal them too, but samples are needed.
-
-    A worker whose parent has died ends by itself.
-    """
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)

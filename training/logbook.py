@@ -3,11 +3,16 @@
 import csv
 import importlib
 import io
+import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
+
+from gen1.atomic import atomic_write
+from preprocessing.cache import writing
 
 
 class Logbook:
@@ -22,7 +27,9 @@ class Logbook:
     ) -> None:
         self.path = directory / "metrics.csv"
         self.rows = [row for row in self._read() if int(row["epoch"]) < next_epoch]
-        self.board = SummaryWriter(str(directory / "tensorboard"), purge_step=next_epoch)
+        threading.excepthook = _leave_to_this_thread
+        with self._writing_board():
+            self.board = SummaryWriter(str(directory / "tensorboard"), purge_step=next_epoch)
         self.firing_health: list[str] = []
         self.wandb = _start_wandb(wandb_project, directory, settings) if wandb_project else None
 
@@ -32,29 +39,35 @@ class Logbook:
         with self.path.open(newline="") as file:
             return list(csv.DictReader(file))
 
+    def _writing_board(self) -> AbstractContextManager[None]:
+        return writing(self.path.parent / "tensorboard")
+
     def add(self, epoch: int, figures: dict[str, float]) -> None:
         self.rows.append({"epoch": str(epoch), **{k: f"{v:.6g}" for k, v in figures.items()}})
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns, restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        temporary.replace(self.path)
-        for name, value in figures.items():
-            self.board.add_scalar(name, value, epoch)
-        self.board.flush()
+        table = io.StringIO()
+        writer = csv.DictWriter(table, columns, restval="")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        with writing(self.path), atomic_write(self.path) as file:
+            file.write(table.getvalue().encode())
+        with self._writing_board():
+            for name, value in figures.items():
+                self.board.add_scalar(name, value, epoch)
+            self.board.flush()
         if self.wandb is not None:
             self.wandb.log(figures, step=epoch)
 
     def add_picture(self, name: str, figure: Figure, epoch: int) -> None:
         """Show a figure in TensorBoard, without the pyplot that its own `add_figure` needs."""
-        self.board.add_image(name, _rgb(figure), epoch, dataformats="HWC")
+        with self._writing_board():
+            self.board.add_image(name, _rgb(figure), epoch, dataformats="HWC")
 
     def add_firing_rates(self, rates: dict[str, float], epoch: int) -> None:
         """The firing rate of every spiking layer, in TensorBoard."""
-        for layer, rate in rates.items():
-            self.board.add_scalar(f"firing_rate/{layer}", rate, epoch)
+        with self._writing_board():
+            for layer, rate in rates.items():
+                self.board.add_scalar(f"firing_rate/{layer}", rate, epoch)
 
     def add_firing_health(self, found: list[str], epoch: int) -> list[str]:
         """Keep sentences about the firing of layers as text in TensorBoard, if they are news.
@@ -66,8 +79,15 @@ class Logbook:
         self.firing_health = found
         news = [f"warning: {sentence}" for sentence in found]
         news = news or ["every layer reads spikes at a sound rate again"]
-        self.board.add_text("firing_health", "\n\n".join(news), epoch)
+        with self._writing_board():
+            self.board.add_text("firing_health", "\n\n".join(news), epoch)
         return news
+
+
+def _leave_to_this_thread(failed: threading.ExceptHookArgs) -> None:
+    """Let TensorBoard's thread die quietly of a full disk: the next call raises its error again."""
+    if not isinstance(failed.exc_value, OSError):
+        threading.__excepthook__(failed)
 
 
 def _rgb(figure: Figure) -> Any:

@@ -37,3 +37,9 @@ class Progress:
         if self._plain and time.monotonic() - self._said_at > every_s:
             print(f"{self._title}: batch {self._done}/{self._total}, {figures}", flush=True)
             self._said_at = time.monotonic()
+
+
+def summary(epoch: int, epochs: int, figures: dict[str, float]) -> str:
+    """The line that ends an epoch."""
+    parts = [f"{name} {value:.4g}" for name, value in figures.items()]
+    return f"epoch {epoch + 1}/{epochs}: {', '.join(parts)}"

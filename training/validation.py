@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eval_gen1 import Detections
+from evaluation.report import detections_figure
+from evaluation.scoring import Detections
+from evaluation.table import firing_health
 from models.detector import DetectorNetwork
 from models.energy import measure_energy
 from preprocessing.dataset import HistogramDataset, collate
-from reporting.report import detections_figure
-from reporting.table import firing_health
 from training.logbook import Logbook
 
 #: Label times on which firing is measured if no pictures are drawn; layers a warning names.

@@ -9,9 +9,9 @@ from torch import Tensor
 from models.authors.unpickle import StandIn, module_tensors, read_inert
 
 #: Where training code keeps weights, the averaged ones first.
-HOLDERS = ("ema", "model", "state_dict")
-#: What DDP, torch.compile and wrappers put before the authors' names.
-WRAPPERS = re.compile(r"(?:(?:module|_orig_mod|model)\.)*(?=model\.\d+\.)")
+HOLDERS = ("ema", "model", "state_dict", "model_state_dict")
+#: What stands before the authors' names: `module.` of DDP, `_orig_mod.` of torch.compile, `net.`.
+WRAPPERS = re.compile(r"(?:[A-Za-z_]\w*\.)*?(?=model\.\d+\.)")
 
 
 class Found(NamedTuple):

@@ -10,12 +10,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from models.blocks import NeuronFactory, SpikeConv, per_step
+from models.blocks import BatchNorm, NeuronFactory, SpikeConv, per_step
 
 
 def batch_norm(channels: int, scale: float = 0.5) -> nn.BatchNorm2d:
     """eps 1e-5, momentum 0.1; `scale` is the weight it starts with."""
-    norm = nn.BatchNorm2d(channels)
+    norm = BatchNorm(channels)
     nn.init.constant_(norm.weight, scale)
     return norm
 

@@ -1,7 +1,5 @@
 """Whatever a user points at is opened, or refused in a sentence."""
 
-import sys
-
 import numpy as np
 import pytest
 
@@ -39,6 +37,8 @@ def test_a_directory_is_all_recordings_in_it(tmp_path):
     write_dat(tmp_path / "a_td.dat", EVENTS, 240, 304)
     raw_recording(tmp_path / "a.raw")  # what it was made of
     raw_recording(tmp_path / "c.RAW")
+    raw_recording(tmp_path / "._b.raw")
+    (tmp_path / "._a_td.dat").write_bytes(b"")
     found = [r.dat.name for r in find_recordings(tmp_path)]
     assert found == ["a_td.dat", "b.raw", "c.RAW"]
     (tmp_path / "test").mkdir()
@@ -55,7 +55,6 @@ def test_nothing_to_open_is_refused(tmp_path):
 
 
 def test_raw_and_dat_recordings_hold_the_same(tmp_path):
-    pytest.importorskip("faery")
     write_dat(tmp_path / "a_td.dat", EVENTS, 240, 304)
     raw_recording(tmp_path / "b.raw")
     for path in (tmp_path / "a_td.dat", tmp_path / "b.raw"):
@@ -65,13 +64,3 @@ def test_raw_and_dat_recordings_hold_the_same(tmp_path):
             temporary = reader.path
     assert not temporary.exists()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a_td.dat", "b.raw"]
-
-
-def test_without_faery_the_command_to_run_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "faery", None)
-    raw_recording(tmp_path / "b.raw")
-    with (
-        pytest.raises(ValueError, match=r"pip install 'spikeyolo-gen1\[raw\]'"),
-        open_recording(tmp_path / "b.raw"),
-    ):
-        pass

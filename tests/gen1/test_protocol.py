@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gen1.labels import as_boxes, clip_boxes
-from gen1.protocol import PROTOCOLS, EvalProtocol, grid_times
+from gen1.protocol import PROTOCOLS, TOOLBOX, EvalProtocol, grid_times
 from gen1.spec import BOX
 
 RVT = PROTOCOLS["rvt"]
@@ -59,13 +59,14 @@ def test_presets_carry_their_names():
 
 
 def test_rules_are_put_in_words():
-    near = "detections within 50 ms of a label's time"
+    near = "detections within 50 ms of their nearest label time"
     size = "boxes later than 0.5 s, diagonals >= 30 px, sides >= 10 px"
     assert {name: rule.in_words() for name, rule in PROTOCOLS.items()} == {
         "prophesee": f"{near}, {size}",
         "all-boxes": near,
         "rvt": f"{near}, label times on a grid of 250 ms, labels cropped to 239x303 px, {size}",
     }
+    assert TOOLBOX.in_words() == f"detections at every label time within 50 ms, {size}"
 
 
 def test_rvt_crops_labels_before_it_looks_at_their_size(figures):

@@ -1,6 +1,8 @@
 import pytest
 
+from gen1.opening import find_recordings
 from gen1.recordings import Recording, list_recordings
+from gen1.survey import survey
 
 
 def make(root, *names):
@@ -91,4 +93,41 @@ def test_a_list_that_cannot_be_used_is_refused(tmp_path, text, sentence):
     make(tmp_path, "train/a_td.dat", "train/a_bbox.npy", "train/b_td.dat")
     (tmp_path / "list.txt").write_bytes(text)
     with pytest.raises(ValueError, match=sentence):
+        list_recordings(tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    "line", ["{}", "  {}\t", "{}  # the best", "{} #7", "\n# none yet\n   # nor here\n{}\n\n"]
+)
+@pytest.mark.parametrize("folder", ["plain", "two words", "run#3", "run #3", "a # b"])
+def test_a_list_survives_other_editors(tmp_path, encoding, end, line, folder):
+    make(tmp_path, f"{folder}/a_td.dat", f"{folder}/a_bbox.npy")
+    text = (line.format(f"{folder}/a_td.dat") + "\n").replace("\n", end)
+    (tmp_path / "list.txt").write_bytes(text.encode(encoding))
+    (found,) = list_recordings(tmp_path / "list.txt")
+    assert found.dat == tmp_path / folder / "a_td.dat"
+
+
+@pytest.mark.parametrize("folder", ["train", "."])
+@pytest.mark.parametrize("hidden", ["._a_td.dat", ".b_td.dat", "._a_bbox.npy", ".c_bbox.npy"])
+def test_names_that_begin_with_a_dot_are_no_recordings(tmp_path, folder, hidden):
+    make(tmp_path, f"{folder}/a_td.dat", f"{folder}/a_bbox.npy", f"{folder}/{hidden}")
+    (tmp_path / "list.txt").write_text(
+        f"{folder}/a_td.dat\n{folder}/{hidden}\n" * (".dat" in hidden)
+    )
+    sources = [tmp_path, *([tmp_path / "list.txt"] if ".dat" in hidden else [])]
+    for source in sources:
+        assert [recording.name for recording in list_recordings(source)] == ["a"]
+    if folder == "train":
+        assert survey(tmp_path).recordings["train"] == 1
+    else:
+        assert [recording.name for recording in find_recordings(tmp_path)] == ["a"]
+
+
+@pytest.mark.parametrize("text", ["a_td.dat\n".encode("utf-16")[2:], b"a_td.dat\0", b"\xe9_td.dat"])
+def test_what_is_no_text_is_no_list(tmp_path, text):
+    (tmp_path / "list.txt").write_bytes(text)
+    with pytest.raises(ValueError, match=r"list\.txt: is no text, expected .* UTF-8"):
         list_recordings(tmp_path / "list.txt")

@@ -63,7 +63,9 @@ def test_golden_neuron(figures, case):
     x, gy, y, gx = (torch.tensor(figures[f"{case}/{name}"]) for name in ("x", "gy", "y", "gx"))
     spikes = node(x.requires_grad_())
     spikes.backward(gy)
-    assert torch.equal(spikes.detach(), y)
+    if case in LIF_CASES:
+        assert torch.equal(spikes.detach(), y)
+    close(spikes.detach(), y)  # silu's exponential differs in the last digit from CPU to CPU
     close(x.grad, gx)
 
 

@@ -201,7 +201,9 @@ def test_unsorted_times_are_repaired_and_reported(tree, tmp_path, capsys):
     events["t"][late] -= 900
     write_dat(path, events, HEIGHT, WIDTH)
     assert run(data, tmp_path / "cache") == 0
-    assert f"{len(late)} steps back in time, repaired" in capsys.readouterr().out
+    assert (
+        f"{len(late)} events came after later ones, put in their place" in capsys.readouterr().out
+    )
     reader = DatReader(path)
     with open_cache(tmp_path / "cache" / "train" / "r0.h5") as file:
         expected = event_histogram(reader.window(100_000, 400_000), 99_999, 250_000, 4, 240, 304)

@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import warnings
 
 import h5py
 import numpy as np
@@ -78,6 +79,66 @@ def test_keep_filters_the_targets_only(cache):
     dataset = HistogramDataset(cache, "train", HALF, keep=lambda boxes: boxes["class_id"] == 1)
     assert dataset[1].targets.tolist() == [[1, 0, 50, 15, 80]]
     assert len(dataset.labels("r0")) == 6
+
+
+@pytest.mark.parametrize(
+    ("every_ms", "joined"),
+    [
+        (50, {100_000: 99_999, 350_000: 349_999, 600_000: 599_999, 850_000: 849_999}),
+        (100, {100_000: 99_999, 300_000: 349_999, 600_000: 599_999, 800_000: 849_999}),
+        (400, {400_000: 349_999, 800_000: 849_999}),  # 599999 lost to a nearer label
+        (70, {70_000: 99_999, 350_000: 349_999, 630_000: 599_999, 840_000: 849_999}),
+    ],
+)
+def test_labels_join_the_nearest_sample_within_half_a_stride(tree, tmp_path, every_ms, joined):
+    data = tree(train=1)
+    cache = make_cache(data, tmp_path / "cache", "--every-ms", str(every_ms))
+    labels = read_boxes(data / "train" / "r0_bbox.npy")
+    missed = sum(t_us not in joined.values() for t_us in labels["t"])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        dataset = HistogramDataset(cache, "train", HALF)
+    texts = [str(warning.message) for warning in caught]
+    told = (
+        f"{cache}: split train: {missed} of 6 labels have no sample (samples every {every_ms} ms)"
+    )
+    assert texts == ([told] if missed else [])
+    at_labels = HistogramDataset(make_cache(data, tmp_path / "exact"), "train", HALF)
+    expected = {at_labels[i].t_us: at_labels[i].targets for i in range(4)}
+    start_us = DatReader(data / "train" / "r0_td.dat").order.first_us
+    for index, (_, t_us) in enumerate(dataset.label_times):
+        place_us = t_us - start_us
+        wanted = expected[joined[place_us]] if place_us in joined else torch.zeros(0, 5)
+        assert torch.equal(dataset[index].targets, wanted), t_us
+
+
+def test_two_label_times_at_one_sample_do_not_double_an_object(tree, tmp_path):
+    data = tree(train=1)
+    boxes = np.repeat(read_boxes(data / "train" / "r0_bbox.npy")[:1], 3)
+    boxes["t"] = [390_000, 399_000, 415_000]
+    boxes["w"] = [10, 20, 30]
+    write_boxes(data / "train" / "r0_bbox.npy", boxes)
+    cache = make_cache(data, tmp_path / "cache", "--every-ms", "200")
+    with pytest.warns(UserWarning, match="split train: 2 of 3 labels have no sample"):
+        dataset = HistogramDataset(cache, "train", HALF)
+    targets = [dataset[i].targets.tolist() for i in range(len(dataset))]
+    assert targets[1] == [[0, 5, 10, 15, 25]]
+    assert sum(map(len, targets)) == 1
+
+
+@pytest.mark.parametrize("class_id", [2, 255, 2**32 - 1])
+@pytest.mark.parametrize("options", [[], ["--every-ms", "100"], ["--keep", "rvt"]])
+def test_an_unknown_class_names_file_and_row(tree, tmp_path, class_id, options):
+    data = tree(train=2)
+    boxes = read_boxes(data / "train" / "r1_bbox.npy")
+    boxes["class_id"][4] = class_id
+    write_boxes(data / "train" / "r1_bbox.npy", boxes, "1mpx")
+    cache = make_cache(data, tmp_path / "cache", *options)
+    known = {"class_names": ("car", "pedestrian")}
+    refused(
+        cache, rf"train/r1_bbox.npy .*: row 4: class_id is {class_id}, expected 0 \(car\)", **known
+    )
+    refused(cache, r"r0_bbox.npy .*: row 2: class_id is 1, expected 0 \(car\)", class_names=["car"])
 
 
 def test_collate_stacks_frames_and_numbers_targets():
@@ -175,6 +236,18 @@ def test_open_files_are_limited(cache):
     assert files[paths[1]]["frames"].shape[0] == 4
 
 
+@pytest.mark.parametrize(
+    ("options", "asked", "sentence"),
+    [
+        ([], {"keep": "prophesee"}, "cache made with keep everything, expected prophesee"),
+        (["--keep", "rvt"], {}, "cache made with keep rvt, expected everything"),
+    ],
+)
+def test_an_empty_setting_is_put_in_words(tree, tmp_path, options, asked, sentence):
+    cache = make_cache(tree(train=1), tmp_path / "cache", *options)
+    refused(cache, sentence, settings=HistogramSettings(time_steps=2, downsample=2, **asked))
+
+
 def refused(cache, sentence: str, **options) -> None:
     with pytest.raises(ValueError, match=sentence) as error:
         dataset = HistogramDataset(cache, "train", options.pop("geometry", HALF), **options)
@@ -202,7 +275,7 @@ def test_an_unfinished_or_missing_cache_is_refused(cache, tmp_path):
     (cache / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
     refused(cache, "has not finished")
     (cache / "manifest.json").write_text(json.dumps({**manifest, "schema": 99}))
-    refused(cache, "schema 99, expected 1")
+    refused(cache, "schema 99, expected 2")
 
 
 def test_foreign_and_damaged_files_are_refused(cache):

@@ -29,17 +29,21 @@ def test_strides_need_no_labels(tree, tmp_path):
     assert run(data, cache, "--every-ms", "200", "--window-ms", "100") == 0
     events = DatReader(data / "train" / "r0_td.dat").read()
     dataset = HistogramDataset(cache, "train", Geometry())
-    assert [dataset[i].t_us for i in range(len(dataset))] == [200_000, 400_000, 600_000, 800_000]
-    expected = event_histogram(events, 300_000, 100_000, 4, HEIGHT, WIDTH)
+    first_us = int(events["t"][0])
+    ends_us = [dataset[i].t_us for i in range(len(dataset))]
+    assert ends_us == [first_us + t for t in (200_000, 400_000, 600_000, 800_000)]
+    expected = event_histogram(events, first_us + 300_000, 100_000, 4, HEIGHT, WIDTH)
     np.testing.assert_array_equal(dataset[1].frames[..., :HEIGHT, :WIDTH], expected)
     assert len(dataset[1].targets) == len(dataset.labels("r0")) == 0
 
 
 @pytest.mark.parametrize(
-    ("duration_us", "expected"), [(0, []), (9, []), (10, [10]), (29, [10, 20]), (30, [10, 20, 30])]
+    ("last_us", "expected"), [(-1, []), (8, []), (9, [10]), (28, [10, 20]), (29, [10, 20, 30])]
 )
-def test_stride_times_end_with_the_recording(duration_us, expected):
-    assert stride_times(duration_us, 10).tolist() == expected
+@pytest.mark.parametrize("first_us", [0, 7, 600_000_003])
+def test_stride_times_begin_and_end_with_the_recording(first_us, last_us, expected):
+    found = stride_times(first_us, first_us + last_us, 10)
+    assert (found - first_us).tolist() == expected
 
 
 def test_times_without_a_label_that_counts_are_left_out(tree, tmp_path):
@@ -61,6 +65,27 @@ def test_times_without_a_label_of_rvt_are_left_out(tree, tmp_path, t_us, kept):
     assert run(data, cache, "--keep", "rvt") == 0
     with open_cache(cache / "train" / "r0.h5") as file:
         assert file["times_us"][:].tolist() == kept
+
+
+@pytest.mark.parametrize(
+    ("factor", "offset_us", "suspicion"),
+    [(1e-3, 0, "milliseconds"), (1, 0, ""), (1, 10**9, "expected labels of a recording from")],
+)
+@pytest.mark.parametrize("options", [[], ["--every-ms", "100"]])
+def test_labels_that_cannot_be_those_of_the_recording_fail_it(
+    tree, tmp_path, capsys, factor, offset_us, suspicion, options
+):
+    data = tree(train=2)
+    path = data / "train" / "r1_bbox.npy"
+    boxes = read_boxes(path)
+    boxes["t"] = (boxes["t"] + 1) * factor + offset_us
+    write_boxes(path, boxes)
+    assert run(data, tmp_path / "cache", *options) == (1 if suspicion else 0)
+    error = capsys.readouterr().err
+    assert (f"{path}: all labels lie between" in error) == bool(suspicion)
+    assert suspicion in error
+    recordings = read_manifest(tmp_path / "cache").recordings["train"]
+    assert list(recordings) == (["r0"] if suspicion else ["r0", "r1"])
 
 
 def test_noise_options_reach_the_frames_the_report_and_the_settings(tree, tmp_path, capsys):
@@ -140,3 +165,42 @@ def test_the_1_mpx_layout_at_half_resolution(tmp_path):
     expected = event_histogram(events, 30_000, 250_000, 4, 720, 1280, downsample=2)
     np.testing.assert_array_equal(dataset[0].frames[..., :360, :], expected)
     assert dataset[0].targets.tolist() == [[1, 50, 100, 200, 225]]
+
+
+@pytest.mark.parametrize("start_us", [0, 123_456_789, 600_000_000, 2**32 - 300_000])
+def test_nothing_depends_on_when_the_clock_started(tree, tmp_path, start_us):
+    """Windows, hot pixels and strides of a recording whose first event is at start_us."""
+    data, frames = tree(train=1), []
+    path = data / "train" / "r0_td.dat"
+    (data / "train" / "r0_bbox.npy").unlink()
+    events = DatReader(path).read()
+    events["t"] -= events["t"][0]
+    events["x"][::20], events["y"][::20] = 7, 9  # a hot pixel: one event of twenty
+    for shift_us in (0, start_us):
+        shifted = events.copy()
+        shifted["t"] = (events["t"] + shift_us) % 2**32
+        write_dat(path, shifted, HEIGHT, WIDTH)
+        cache = tmp_path / f"cache{len(frames)}"
+        rate_hz = len(events) / 30 / (events["t"][-1] * 1e-6)
+        options = ("--every-ms", "200", "--window-ms", "100", "--hot-pixel-hz", str(rate_hz))
+        assert run(data, cache, *options) == 0
+        report = next(iter(read_manifest(cache).recordings["train"].values()))
+        assert report["tally"]["filtered"] > 0
+        with open_cache(cache / "train" / "r0.h5") as file:
+            frames.append((file["times_us"][:] - shift_us, file["frames"][:]))
+    for before, after in zip(*frames, strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_a_recording_mostly_beyond_the_frame_fails_by_name(tree, tmp_path, capsys):
+    data = tree(train=1)
+    path = data / "train" / "r0_td.dat"
+    for named in (b"% Width 304\n", b""):  # the header's frame, or that of the options
+        events = DatReader(path).read()
+        events["x"] = np.where(np.arange(len(events)) % 9, 305, events["x"])
+        write_dat(path, events, HEIGHT, 400)
+        path.write_bytes(path.read_bytes().replace(b"% Width 400\n", named, 1))
+        assert run(data, tmp_path / "cache") == 1
+        assert "r0_td.dat: " in (error := capsys.readouterr().err)
+        assert "lie beyond 240x304 px, expected few" in error
+        assert not list((tmp_path / "cache").rglob("*.h5"))

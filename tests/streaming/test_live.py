@@ -46,7 +46,7 @@ class Finder:
     late_events = 0
 
     def __init__(self, work=lambda window: None):
-        self.windower, self.work = Windower(SETTINGS, 20_000), work
+        self.windower, self.work = Windower(SETTINGS, 20_000, start_us=0), work
         self.warm = False
 
     def warm_up(self):

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from gen1.clock import FEW
 from gen1.dat import DatReader, write_dat
 from gen1.spec import EVENT
 from preprocessing.histogram import (
@@ -66,8 +67,10 @@ def test_windows_equal_those_of_the_recording(tmp_path, representation, downsamp
     events = make_events(5000, 7001)
     write_dat(tmp_path / "a.dat", events, 18, 27)
     reader = DatReader(tmp_path / "a.dat")
-    windows = stream(Windower(settings, every_us, start_us=0), events, range(0, 5000, 700))
-    assert [w.end_us for w in windows] == stride_times(reader.duration_us, every_us).tolist()
+    windows = stream(Windower(settings, every_us), events, range(0, 5000, 700))
+    order = reader.order
+    expected = stride_times(order.first_us, order.last_us, every_us)
+    assert [w.end_us for w in windows] == expected.tolist()
     for window in windows:
         frames, tally = window_histogram(reader, window.start_us, settings)
         np.testing.assert_array_equal(window.histogram, frames)
@@ -124,9 +127,11 @@ def test_silence_yields_empty_windows():
     assert windows[0].histogram.shape == SMALL.frame_shape
 
 
-def test_the_first_window_ends_at_the_first_multiple_after_the_first_event():
-    windows = Windower(SMALL, 500).feed(at(123_456_789, 123_457_000))
-    assert [(w.start_us, w.end_us, w.n_events) for w in windows] == [(123_456_000, 123_457_000, 1)]
+@pytest.mark.parametrize("start_us", [0, 123_456_789, 2**40])
+def test_windows_begin_with_the_first_event_whenever_that_is(start_us):
+    windows = Windower(SMALL, 500).feed(at(start_us, start_us + 511))
+    found = [(w.start_us - start_us, w.end_us - start_us, w.n_events) for w in windows]
+    assert found == [(-500, 500, 1)]
     assert Windower(SMALL, 500).flush() == []
     assert [w.end_us for w in Windower(SMALL, 500, start_us=70).feed(at(1100))] == [570, 1070]
 
@@ -193,7 +198,7 @@ def test_reset_forgets_events_and_counters():
     windower.feed(at(10_000, 20_000, 5))
     windower.reset()
     assert windower.late_events == 0
-    assert [(w.end_us, w.n_events) for w in windower.feed(at(7, 600))] == [(500, 1)]
+    assert [(w.end_us, w.n_events) for w in windower.feed(at(7, 600))] == [(507, 1)]
 
 
 def test_what_cannot_be_windows_is_refused():
@@ -221,11 +226,13 @@ def test_pixels_beyond_any_sensor_are_out_of_frame():
 
 @pytest.mark.parametrize("chunks", [1, 4])
 def test_a_clock_that_was_set_is_an_error_that_reset_ends(chunks):
-    """A u32 clock that overflows, or one event of nonsense, must neither pass nor hang."""
-    for new_us in (10**15, 10**9 - 2 * MAX_GAP_US):
+    """A u32 clock that overflows must neither pass nor hang."""
+    for new_us in (10**15, 10**9 - MAX_GAP_US - 10**7):
         windower, made = Windower(SMALL, 500), []
-        with pytest.raises(ValueError, match=f"went from .* to {new_us} us, .* reset"):
-            for chunk in np.split(at(10**9, 10**9 + 600, new_us, new_us + 1), range(1, chunks)):
+        with pytest.raises(ValueError, match=f"went from .* to {str(new_us)[:-1]}. us, .* reset"):
+            steps = range(FEW + 1)
+            events = at(*(10**9 + 50 * i for i in range(13)), *(new_us + i for i in steps))
+            for chunk in np.split(events, range(1, chunks)):
                 for window in windower.windows(chunk):
                     made.append(window.end_us)
         assert made == [10**9 + 500]
@@ -240,3 +247,64 @@ def test_a_recording_shorter_than_a_window_has_windows_shorter_than_the_stride_h
     np.testing.assert_array_equal(window.histogram, truth(events, 500, SMALL))
     assert stream(Windower(SMALL, 701, start_us=0), events)[0].n_events == 2
     assert stream(Windower(SMALL, 702, start_us=0), events) == []
+
+
+def camera(n=2000, start_us=0):
+    """An event every 5 us, at pixels of its own."""
+    events = make_events(n, 10**6)
+    events["t"] = start_us + 5 * np.arange(n)
+    return events
+
+
+@pytest.mark.parametrize("chunk", [9, 10_000])
+@pytest.mark.parametrize("start_us", [0, 700_000_000])
+@pytest.mark.parametrize("step_us", [150_000, 10**9, 4 * 10**9, -700_000_000])
+@pytest.mark.parametrize("places", [[700], [20, 700, 1500], range(900, 900 + FEW), [1999]])
+def test_impossible_times_leave_the_other_windows_as_they_are(start_us, step_us, places, chunk):
+    events = camera(start_us=start_us)
+    stray = np.isin(np.arange(len(events)), list(places))
+    broken = events.copy()
+    broken["t"][stray] += step_us
+    windower = Windower(SMALL, 500)
+    found = stream(windower, broken, range(0, len(events), chunk))
+    if places == [1999] and step_us == 150_000:  # the last one may as well follow a silence
+        found = found[: len(events) * 5 // 500 - 1]
+        assert windower.left_out == 0
+    else:
+        assert windower.left_out + windower.late_events == len(list(places))
+    assert_equal(found, stream(Windower(SMALL, 500), events[~stray])[: len(found)])
+    assert len(found) >= 19
+
+
+def test_the_first_time_may_be_the_impossible_one():
+    for wrong_us in (0, 4 * 10**9):
+        events = camera(start_us=900_000_000)
+        events["t"][0] = wrong_us
+        windower = Windower(SMALL, 500)
+        found = stream(windower, events, range(0, 2000, 50))
+        assert_equal(found, stream(Windower(SMALL, 500), events[1:]))
+        assert windower.left_out == 1
+
+
+@pytest.mark.parametrize("chunk", [7, 10_000])
+@pytest.mark.parametrize("gap_us", [150_000, 3_000_000])
+def test_silence_is_believed_once_events_go_on_or_a_heartbeat_says_so(gap_us, chunk):
+    events = camera(start_us=5)
+    events["t"][1000:] += gap_us
+    found = stream(Windower(SMALL, 500), events, range(0, 2000, chunk))
+    assert sum(w.n_events for w in found if (w.end_us - 5) % 1000 == 0) >= 1700
+    assert [w.end_us for w in found] == list(range(505, int(events["t"][-1]) + 2, 500))
+    windower = Windower(SMALL, 500)
+    windower.feed(events[:1001])
+    assert windower.advance(int(events["t"][1000]) + 1)[-1].end_us > gap_us
+    assert windower.left_out == 0
+
+
+@pytest.mark.parametrize("late", [200, 60])
+def test_a_late_packet_counts_where_a_window_is_still_open(late):
+    events, places = camera(), np.arange(2000)
+    places[900 : 900 + 2 * late] = np.roll(places[900 : 900 + 2 * late], -late)
+    windower = Windower(HistogramSettings(10_000, 2, **SENSOR), 10_000)
+    found = stream(windower, events[places])
+    assert_equal(found, stream(Windower(windower.settings, 10_000), events))
+    assert windower.late_events == windower.left_out == 0

@@ -1,7 +1,8 @@
 """Run train_gen1.py, write every step's loss to a file, and perhaps die on the way.
 
 python rank_run.py STEPS.jsonl "RANK:STEP" [arguments of train_gen1.py]; "RANK:STEP" kills that
-rank before its step, once: STEPS.jsonl.died says that it has happened.
+rank before its step, once ("RANK:STEP:memory" asks for too much memory there): STEPS.jsonl.died
+says that it has happened.
 """
 
 import json
@@ -13,18 +14,23 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+import torch  # noqa: E402
+
 import train_gen1  # noqa: E402
 
 
 def main() -> int:
     log, death, *arguments = sys.argv[1:]
+    at, how = death.removesuffix(":memory"), death[-7:]
     rank, died = os.environ.get("RANK", "0"), Path(f"{log}.died")
     step = train_gen1.Trainer.step
 
     def logged(trainer, batch):
         place = trainer.epoch * trainer.batches_per_epoch + trainer.batch
-        if death == f"{rank}:{place}" and not died.exists():
+        if at == f"{rank}:{place}" and not died.exists():
             died.touch()
+            if how == ":memory":
+                torch.empty(1 << 50)
             os.kill(os.getpid(), signal.SIGKILL)
         items, lr = step(trainer, batch)
         if trainer.ranks.is_main:
@@ -37,4 +43,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    train_gen1.leave(main())

@@ -4,11 +4,14 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import h5py
 import pytest
 import torch
 
@@ -30,14 +33,14 @@ optim: {name: sgd, lr: 0.01, warmup_epochs: 1, ema_decay: 0.9, ema_tau: 2}
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
-def train(cache, output, processes, death="", *options):
+def train(cache, output, processes, death="", *options, restarts=1):
     """Run train_gen1.py on so many processes; returns the finished process."""
     config = output.with_suffix(".yaml")
     config.write_text(SETTINGS)
     start = [sys.executable]
     if processes > 1:
         start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        start += ["--max-restarts=1", "--monitor-interval=0.2"]
+        start += [f"--max-restarts={restarts}", "--monitor-interval=0.2"]
     command = [*start, str(RANK_RUN), f"{output}.jsonl", death, f"--config={config}"]
     command += [f"--cache={cache}", f"--output={output}", "--device=cpu", *options]
     return subprocess.run(
@@ -101,3 +104,49 @@ def test_killed_again_and_again_it_ends_bit_for_bit_the_same(small_cache, alone,
         assert torch.equal(killed.training["weights"][name], value), name
     for name, value in whole.weights.items():
         assert torch.equal(killed.weights[name], value), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["killed", "damaged", "no memory"])
+def test_one_that_fails_ends_the_other_and_says_why_once(small_cache, tmp_path, how):
+    output, cache = tmp_path / "run", small_cache
+    if how == "damaged":
+        cache = shutil.copytree(small_cache, tmp_path / "cache")
+        damage(cache / "train" / "r1.h5", row=2)
+    death = {"killed": "1:2", "damaged": "", "no memory": "1:2:memory"}[how]
+    done = train(cache, output, 2, death, "--workers=1", "--save_every_min=0", restarts=0)
+    ended_at = time.time()
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    expected = {
+        "killed": "another process of the run died, perhaps for lack of memory: lower batch_size",
+        "damaged": "r1.h5: sample 2 is damaged",
+        "no memory": "memory is full (tried to allocate",
+    }
+    assert expected[how] in line
+    if death:
+        assert ended_at - Path(f"{output}.jsonl.died").stat().st_mtime < 15
+        assert load_checkpoint(output / "last.pt").training["batch"] == 2
+    assert str(output) not in subprocess.run(["ps", "ax"], capture_output=True, text=True).stdout
+
+
+def damage(path, row):
+    """Change a byte of a sample."""
+    with h5py.File(path) as file:
+        offset = file["frames"].id.get_chunk_info(row).byte_offset
+    content = bytearray(path.read_bytes())
+    content[offset + 100] ^= 255
+    path.write_bytes(content)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_more_epochs_on_more_processes(small_cache, alone, tmp_path):
+    output = tmp_path / "moved"
+    shutil.copytree(alone, output)
+    done = train(small_cache, output, 2, "", "--epochs=3", "--continue_changed=true")
+    assert done.returncode == 0, done.stderr
+    said = "extended from 2 to 3 epochs, processes 1 -> 2 at epoch 2, batch 0"
+    assert said in done.stdout
+    last = load_checkpoint(output / "last.pt")
+    assert (last.training["epoch"], last.meta["settings"]["changes"]) == (3, [said])
+    assert len(last.training["random"]) == 2

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from reporting.provenance import content_hash
+from evaluation.provenance import content_hash
 from training import progress
 from training.interrupt import StopRequest
 from training.logbook import Logbook
 from training.progress import Progress
 from training.randomness import random_state, restore_random_state, seed_everything
-from training.settings import refuse_other_settings
 
 
 def draw():
@@ -49,13 +48,6 @@ def test_firing_is_news_only_when_it_changes(tmp_path):
     told = [book.add_firing_health(f, i) for i, f in enumerate(([], ["a"], ["a"], ["b"], [], []))]
     sound = "every layer reads spikes at a sound rate again"
     assert told == [[], ["warning: a"], [], ["warning: b"], [sound], []]
-
-
-def test_differing_settings_are_named_and_free_ones_are_not(tmp_path):
-    found, asked = {"optim": {"lr": 1}, "workers": 4}, {"optim": {"lr": 2}, "workers": 0}
-    with pytest.raises(ValueError, match=r"begun with optim.lr 1, not 2: give the same settings"):
-        refuse_other_settings(tmp_path, found, asked, {"workers"})
-    refuse_other_settings(tmp_path, found, {**found, "workers": 0}, {"workers"})
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from evaluation.frames import palette
 from gen1.atomic import atomic_write
-from reporting.frames import palette
 
 #: Most pictures per second: what players keep up with; for a GIF, what keeps it small.
 MAX_FPS = {".mp4": 50.0, ".gif": 12.5}

@@ -1,4 +1,4 @@
-"""The event-camera simulator behind `python -m gen1.synthetic`.
+"""The event-camera simulator behind `python -m simulator`.
 
 One street per seed: `figures` and `backdrop` draw what is in it, `scene` moves it, `render` turns
 it into log-luminance, `camera` turns that into events.

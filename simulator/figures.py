@@ -6,8 +6,8 @@ spins (wheels). Sizes in metres, tones in natural-log luminance relative to the 
 
 from dataclasses import dataclass
 
-from gen1.simulator.canvas import Canvas, Sprite
-from gen1.simulator.portable import Draws
+from simulator.canvas import Canvas, Sprite
+from simulator.portable import Draws
 
 _PAINTS = (-1.5, -1.2, -0.8, 0.6, 0.9, 1.2, 1.4)
 _GLASS, _RUBBER, _LAMP, _SHADE = -1.7, -2.0, 1.7, -1.9

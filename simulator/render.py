@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 import numpy as np
-from numba import njit
 
-from gen1.simulator.backdrop import (
+from gen1.compiled import compiled
+from gen1.spec import HEIGHT, WIDTH
+from simulator.backdrop import (
     PANORAMA_ABOVE,
     PANORAMA_BELOW,
     PANORAMA_COLUMNS,
@@ -15,10 +16,9 @@ from gen1.simulator.backdrop import (
     panorama,
     road,
 )
-from gen1.simulator.canvas import FRACTION_BITS, MIP_LEVELS, ONE
-from gen1.simulator.portable import Draws
-from gen1.simulator.scene import CAMERA_HEIGHT_M, FOCAL_PX, PLACEMENT_COLUMNS, Actor, Ego
-from gen1.spec import HEIGHT, WIDTH
+from simulator.canvas import FRACTION_BITS, MIP_LEVELS, ONE
+from simulator.portable import Draws
+from simulator.scene import CAMERA_HEIGHT_M, FOCAL_PX, PLACEMENT_COLUMNS, Actor, Ego
 
 _TEXEL = ROAD_TEXELS_PER_M * 65536.0
 
@@ -95,7 +95,7 @@ class Renderer:
         return np.stack([np.rint(u), np.rint(per_column), np.rint(v), level], -1).astype(np.int64)
 
 
-@njit(cache=True)
+@compiled()
 def _paint_panorama(frame, picture, column, row, skyline):  # type: ignore[no-untyped-def]
     """Sky and houses down to the row that holds the horizon; positions in 1/ONE px."""
     first = (column >> FRACTION_BITS) % PANORAMA_COLUMNS
@@ -109,13 +109,13 @@ def _paint_panorama(frame, picture, column, row, skyline):  # type: ignore[no-un
             line[x] = _mix(_mix(upper[x], upper[x + 1], fx), _mix(lower[x], lower[x + 1], fx), fy)
 
 
-@njit(cache=True)
+@compiled()
 def _mix(a, b, share):  # type: ignore[no-untyped-def]
     """From a (share 0) to b (share ONE), rounded."""
     return a + (((b - a) * share + ONE // 2) >> FRACTION_BITS)
 
 
-@njit(cache=True)
+@compiled()
 def _paint_road(frame, tiles, rows, skyline):  # type: ignore[no-untyped-def]
     """The road below the horizon, in perspective; the horizon's own row is shared with the sky."""
     mask = ROAD_TEXELS - 1
@@ -135,7 +135,7 @@ def _paint_road(frame, tiles, rows, skyline):  # type: ignore[no-untyped-def]
             u += du
 
 
-@njit(cache=True)
+@compiled()
 def _paint_parts(  # type: ignore[no-untyped-def]
     frame, owner, covered, placements, atlas, starts, sizes
 ):
@@ -163,7 +163,7 @@ def _paint_parts(  # type: ignore[no-untyped-def]
                     covered[number] += 1
 
 
-@njit(cache=True)
+@compiled()
 def _texel(atlas, start, rows, columns, u, v, level):  # type: ignore[no-untyped-def]
     """Bilinear (tone * opacity, opacity) at (u, v) in 1/65536 texel; nothing beyond the rim."""
     u, v = (u >> level) - 32768, (v >> level) - 32768

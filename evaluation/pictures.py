@@ -17,6 +17,14 @@ CLASS_COLOURS = ("#d98200", "#178a4c")
 SPIKING, EQUIVALENT = "#178a4c", "#b9b9b9"
 
 
+def class_name(class_id: int) -> str:
+    return CLASSES[class_id] if class_id < len(CLASSES) else f"class {class_id}"
+
+
+def class_colour(class_id: int) -> str:
+    return CLASS_COLOURS[class_id % len(CLASS_COLOURS)]
+
+
 def event_image(frames: np.ndarray) -> np.ndarray:
     """Counts uint8 [T, 2, H, W] -> RGB uint8 [H, W, 3]: white, OFF blue, ON red, busier darker."""
     off, on = frames.sum(0, dtype=np.int64)
@@ -45,9 +53,9 @@ def draw_detections(
     for box in labels:
         axes.add_patch(_outline(box, LABEL_COLOUR, linestyle="--"))
     for box in detections:
-        colour = CLASS_COLOURS[box["class_id"] % len(CLASS_COLOURS)]
+        colour = class_colour(int(box["class_id"]))
         axes.add_patch(_outline(box, colour, linewidth=1.6))
-        text = f"{CLASSES[box['class_id']]} {box['class_confidence']:.2f}"
+        text = f"{class_name(int(box['class_id']))} {box['class_confidence']:.2f}"
         axes.text(
             max(box["x"], 0),
             max(box["y"], 8),
@@ -79,11 +87,10 @@ def precision_recall(metrics: DetectionMetrics) -> Figure:
     figure = Figure(figsize=(5, 4), layout="constrained")
     axes = figure.subplots()
     recall = np.linspace(0, 1, metrics.precision.shape[1])
-    for (name, (_, ap50)), precision, colour in zip(
-        metrics.per_class.items(), metrics.precision, CLASS_COLOURS, strict=True
-    ):
+    for class_id, (name, (_, ap50)) in enumerate(metrics.per_class.items()):
         if ap50 >= 0:
-            axes.plot(recall, precision, color=colour, label=f"{name}  AP@50 {ap50:.3f}")
+            label, colour = f"{name}  AP@50 {ap50:.3f}", class_colour(class_id)
+            axes.plot(recall, metrics.precision[class_id], color=colour, label=label)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     axes.set_title(f"IoU 0.5, protocol {metrics.protocol.name}", fontsize=10)
     axes.grid(alpha=0.3)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
+
+from gen1.compiled import compiled
 
 #: Fixed-point steps per unit of natural-log luminance.
 LOG_UNIT = 1 << 14
@@ -85,7 +86,7 @@ def _halve(level: np.ndarray) -> np.ndarray:
     return (quads + 2) >> 2
 
 
-@njit(cache=True)
+@compiled()
 def _fill_polygon(tone, ink, xy, value):  # type: ignore[no-untyped-def]
     """Even-odd fill of sub-texels whose centre lies inside the corners `xy` [n, 2]."""
     rows, columns = ink.shape
@@ -109,7 +110,7 @@ def _fill_polygon(tone, ink, xy, value):  # type: ignore[no-untyped-def]
                 ink[row, column] = 1
 
 
-@njit(cache=True)
+@compiled()
 def _fill_ellipse(tone, ink, centre, radii, value):  # type: ignore[no-untyped-def]
     rows, columns = ink.shape
     cx, cy = centre

@@ -11,15 +11,16 @@ from gen1.dat import DatReader
 from gen1.labels import read_boxes
 from gen1.protocol import PROTOCOLS
 from gen1.recordings import list_recordings
-from gen1.simulator.camera import Camera, Sensor
-from gen1.simulator.canvas import LOG_UNIT, ONE
-from gen1.simulator.cast import cast, ego_motion
-from gen1.simulator.figures import car_side, pedestrian
-from gen1.simulator.portable import Draws, wave
-from gen1.simulator.render import Renderer
-from gen1.simulator.scene import Actor, Ego
 from gen1.spec import BOX, CLASSES, EVENT, HEIGHT, WIDTH
-from gen1.synthetic import STEP_US, Settings, main, plan, run, simulate
+from simulator.__main__ import main
+from simulator.camera import Camera, Sensor
+from simulator.canvas import LOG_UNIT, ONE
+from simulator.cast import cast, ego_motion
+from simulator.figures import car_side, pedestrian
+from simulator.portable import Draws, wave
+from simulator.recordings import STEP_US, Settings, plan, run, simulate
+from simulator.render import Renderer
+from simulator.scene import Actor, Ego
 
 CAR, PEDESTRIAN = CLASSES.index("car"), CLASSES.index("pedestrian")
 SECONDS = 4.0

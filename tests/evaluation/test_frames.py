@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import ImageColor
 
+from evaluation.frames import FramePainter, event_colours, event_picture, near, palette, place_names
+from evaluation.pictures import CLASS_COLOURS, LABEL_COLOUR
 from gen1.spec import BOX, EVENT
-from reporting.frames import FramePainter, event_colours, event_picture, near, palette, place_names
-from reporting.pictures import CLASS_COLOURS, LABEL_COLOUR
 
 CAR, PEDESTRIAN = (ImageColor.getrgb(colour) for colour in CLASS_COLOURS)
 LABEL = ImageColor.getrgb(LABEL_COLOUR)

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from reporting.provenance import thresholds
+from evaluation.provenance import thresholds
 
 
-def results_table(metrics: dict[str, Any], classes: tuple[str, ...]) -> str:
+def results_table(metrics: dict[str, Any]) -> str:
     """Lines of mAP beside energy; `metrics` is what eval_gen1.py writes to metrics.json."""
     energy, network = metrics["energy"], metrics["network"]
     protocols = metrics["protocols"]
@@ -17,12 +17,13 @@ def results_table(metrics: dict[str, Any], classes: tuple[str, ...]) -> str:
     rows = [("protocol", *protocols)]
     for label, column in (("mAP@50:95", 0), ("mAP@50", 1)):
         rows.append((label, *(ap_text(p["stats"][column]) for p in protocols.values())))
-    for name in classes:
+    for name in metrics["per_class"]:
         values = (ap_text(p["per_class"][name][1]) for p in protocols.values())
         rows.append((f"AP@50 {name}", *values))
     counts = (f"{p['labels']} / {p['images']}" for p in protocols.values())
     rows.append(("labels / frames", *counts))
     detection = "\n".join(f"  {row[0]:<18}" + "".join(f"{v:>14}" for v in row[1:]) for row in rows)
+    detection += "".join(f"\n  without {p}: {why}" for p, why in metrics["left_out"].items())
 
     priced = "\n".join(f"  {name:<18}{value:>14}" for name, value in energy_rows(energy))
     health = "".join(f"\n\nwarning: {sentence}" for sentence in firing_health(energy))

@@ -8,11 +8,11 @@ pixel's own threshold (Lichtsteiner et al., 2008); crossing times are interpolat
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
-from gen1.simulator.canvas import LOG_UNIT
-from gen1.simulator.portable import Draws
+from gen1.compiled import compiled
 from gen1.spec import EVENT, HEIGHT, WIDTH
+from simulator.canvas import LOG_UNIT
+from simulator.portable import Draws
 
 _PIXELS = HEIGHT * WIDTH
 #: Background activity is drawn per step in this many slots of equal length.
@@ -77,7 +77,7 @@ def _chance(probability: float) -> int:
     return round(min(probability, 1.0) * (1 << 32))
 
 
-@njit(cache=True)
+@compiled()
 def _cross(  # type: ignore[no-untyped-def]
     frame, before, level, thresholds, last_us, now_us, step_us, refractory_us, offsets, pixels
 ):
@@ -108,7 +108,7 @@ def _cross(  # type: ignore[no-untyped-def]
     return found
 
 
-@njit(cache=True)
+@compiled()
 def _add_noise(  # type: ignore[no-untyped-def]
     random, hot, step_us, found, offsets, pixels, noise_chance, hot_chance
 ):
@@ -126,14 +126,14 @@ def _add_noise(  # type: ignore[no-untyped-def]
     return found
 
 
-@njit(cache=True)
+@compiled()
 def _next(random):  # type: ignore[no-untyped-def]
     """32 random bits from a 64-bit linear congruential generator (Knuth's MMIX constants)."""
     random[0] = random[0] * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
     return np.int64(random[0] >> np.uint64(32))
 
 
-@njit(cache=True)
+@compiled()
 def _in_time(offsets, step_us):  # type: ignore[no-untyped-def]
     """The stable order of `offsets` (0 .. step_us - 1) by counting."""
     places = np.zeros(step_us + 1, np.int64)

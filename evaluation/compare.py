@@ -9,8 +9,8 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.transforms import Bbox, BboxBase
 
-from reporting.provenance import thresholds
-from reporting.runs import Metrics, Row, names_of, varied_settings
+from evaluation.provenance import thresholds
+from evaluation.runs import Metrics, Row, names_of, varied_settings
 
 COLUMNS = (
     "model", "T", "D", "seeds", "parameters", "mAP@50:95", "mAP@50", "GMAC", "GAC", "firing",

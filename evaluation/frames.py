@@ -14,8 +14,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 
+from evaluation.pictures import (
+    CLASS_COLOURS,
+    LABEL_COLOUR,
+    OFF_COLOUR,
+    ON_COLOUR,
+    class_colour,
+    class_name,
+)
 from gen1.spec import CLASSES
-from reporting.pictures import CLASS_COLOURS, LABEL_COLOUR, OFF_COLOUR, ON_COLOUR
 
 #: How dark a pixel with 0, 1, 2, 3 or more events is: fixed, so that pictures do not flicker.
 STRENGTHS = np.array([0, 0.5, 0.75, 1])
@@ -48,14 +55,6 @@ def near(boxes: np.ndarray, t_us: int, within_us: int) -> np.ndarray:
         return boxes
     away_us = np.abs(boxes["t"] - t_us)
     return boxes[(away_us == away_us.min()) & (away_us <= within_us)]
-
-
-def class_name(class_id: int) -> str:
-    return CLASSES[class_id] if class_id < len(CLASSES) else f"class {class_id}"
-
-
-def class_colour(class_id: int) -> str:
-    return CLASS_COLOURS[class_id % len(CLASS_COLOURS)]
 
 
 class FramePainter:

@@ -5,7 +5,7 @@ import pytest
 from imageio_ffmpeg import read_frames
 from PIL import Image
 
-from reporting.video import MAX_GIF_FRAMES, check_length, pace, write_video
+from evaluation.video import MAX_GIF_FRAMES, check_length, pace, write_video
 
 RED = (204, 71, 58)  # a colour of the palette
 

@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from evaluation.examples import at, pick_examples, shown
+from evaluation.pictures import draw_detections, energy_per_layer, firing_rates, precision_recall
+from evaluation.provenance import flat, rule_of, thresholds
+from evaluation.table import ap_text, results_table
 from gen1.atomic import atomic_write
 from gen1.coco import DetectionMetrics
-from gen1.spec import CLASSES
 from models.energy import EnergyReport
 from preprocessing.dataset import HistogramDataset
-from reporting.examples import at, pick_examples, shown
-from reporting.pictures import draw_detections, energy_per_layer, firing_rates, precision_recall
-from reporting.provenance import flat, rule_of, thresholds
-from reporting.table import ap_text, results_table
 
 COLUMNS = 3
 
@@ -87,7 +86,7 @@ def write_report(
     ]
     page = PAGE.format(
         title=f"{html.escape(metrics['model'])} on {html.escape(metrics['split'])}",
-        table=html.escape(results_table(metrics, CLASSES)),
+        table=html.escape(results_table(metrics)),
         sections="\n".join(sections),
     )
     with atomic_write(directory / "report.html") as file:
@@ -116,7 +115,7 @@ def per_class_table(metrics: dict[str, Any]) -> str:
     header = ["class", *(f"{name}, {f}" for name in protocols for f in ("AP@50:95", "AP@50"))]
     rows = [
         [name, *(ap_text(ap) for p in protocols.values() for ap in p["per_class"][name])]
-        for name in CLASSES
+        for name in metrics["per_class"]
     ]
     return html_table(rows, header)
 
@@ -130,6 +129,7 @@ def provenance_table(metrics: dict[str, Any], scores: dict[str, DetectionMetrics
     return html_table(
         [
             *((f"protocol {name}", score.protocol.in_words()) for name, score in scores.items()),
+            *((f"without {name}", why) for name, why in metrics["left_out"].items()),
             ("split", f"{metrics['split']}: {recordings} recordings of {metrics['cache']}"),
             ("labels, CRC-32", f"{metrics['recordings_crc32']:08x}"),
             ("detections", thresholds(metrics["detect"])),
@@ -163,7 +163,7 @@ def detections_figure(
             axis,
             dataset.histogram(index),
             dataset.settings.downsample,
-            at(dataset.labels(name), t_us),
+            at(dataset.labels(name), dataset.label_us(index)),
             shown(detections[name], t_us),
             f"{name}, {t_us / 1e6:.2f} s",
         )

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from reporting.provenance import (
+from evaluation.provenance import (
     config_hash,
     content_hash,
     evaluated_settings,
     flat,
     training_settings,
 )
+from preprocessing.histogram import KEEPS_ALL
 
 Metrics = dict[str, Any]
 NEEDED = {"energy", "protocols", "recordings_crc32", "latency_ms", "trained"}
@@ -64,7 +65,11 @@ def refuse_unequal(runs: dict[str, Metrics], protocol: str) -> None:
 
 def _must_agree(metrics: Metrics) -> dict[str, Any]:
     """Other bins of the same recordings may be compared; other times to detect at may not."""
-    times = {f"histogram.{name}": metrics["histogram"].get(name) for name in ("keep", "every_us")}
+    histogram = metrics["histogram"]  # those of older caches do not say, and had neither
+    times = {
+        "histogram.keep": histogram.get("keep") or KEEPS_ALL,
+        "histogram.every_us": histogram.get("every_us", 0),
+    }
     energy = metrics["energy"]  # older files say nothing of sparse input, and had none
     priced = {
         "energy.prices": energy.get("prices"),
@@ -173,8 +178,9 @@ def _of_one_family(name: str, values: list[str]) -> bool:
 
 
 def _settings(metrics: Metrics) -> dict[str, Any]:
+    keep = metrics["histogram"].get("keep") or KEEPS_ALL
     sections = {name: metrics[name] for name in ("histogram", "network")}
-    return {**dict(flat(sections)), "input": metrics["input"]}
+    return {**dict(flat(sections)), "histogram.keep": keep, "input": metrics["input"]}
 
 
 def names_of(rows: list[Row]) -> list[str]:

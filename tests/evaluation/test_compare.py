@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from eval_gen1 import main
-from reporting.compare import accuracy_over_energy, comparison_table, runs_in_words, spread
-from reporting.provenance import config_hash
-from reporting.runs import group_by_seed, names_of, refuse_unequal, varied_settings
+from evaluation.compare import accuracy_over_energy, comparison_table, runs_in_words, spread
+from evaluation.provenance import config_hash
+from evaluation.runs import group_by_seed, names_of, refuse_unequal, varied_settings
 
 
 def evaluation(seed=0, activation="ilif", ap=0.2, mj=1.0, settings=None, **changes):
@@ -204,8 +204,8 @@ def test_labels_of_the_picture_do_not_cover_each_other():
         ({"split": "val"}, "b: split is 'val', that of a is 'test'"),
         ({"recordings_crc32": 2}, "b: recordings_crc32 is 2, that of a is 1"),
         ({"detect__iou_threshold": 0.5}, "b: detect is"),
-        ({"histogram__keep": "rvt"}, "b: histogram.keep is 'rvt', that of a is ''"),
-        ({"histogram__every_us": 9}, "b: histogram.every_us is 9, that of a is None"),
+        ({"histogram__keep": "rvt"}, "b: histogram.keep is 'rvt', that of a is 'everything'"),
+        ({"histogram__every_us": 9}, "b: histogram.every_us is 9, that of a is 0"),
         (
             {"protocols": {"all-boxes": {}}},
             "b: scored under all-boxes, not under prophesee, evaluate it again",

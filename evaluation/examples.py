@@ -52,7 +52,7 @@ def pick_examples(
     """
     ranked = []
     for index, (name, t_us) in enumerate(dataset.label_times):
-        labels = at(protocol.scored_labels(dataset.labels(name)), t_us)
+        labels = at(protocol.scored_labels(dataset.labels(name)), dataset.label_us(index))
         found = protocol.scored_detections(shown(detections[name], t_us))
         f1 = f1_score(labels, found)
         if f1 == f1:

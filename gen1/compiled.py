@@ -1,0 +1,21 @@
+"""numba's `njit(cache=True)` that also works where nothing can be written."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+
+def compiled(**options: Any) -> Callable[[Callable], Callable]:
+    """numba.njit with a cache on disk; without one where neither checkout nor home is writable.
+
+    numba looks for its place when a function is decorated, and raises RuntimeError if it has none.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:
+            return numba.njit(**options)(function)
+
+    return decorate

@@ -1,0 +1,159 @@
+"""Labelled recordings of streets, written as Gen1 ships them."""
+
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from gen1.atomic import atomic_write
+from gen1.dat import write_dat
+from gen1.labels import write_boxes
+from gen1.recordings import DAT_SUFFIX
+from gen1.spec import BOX, EVENT, HEIGHT, SPLITS, WIDTH
+from simulator.camera import Camera, Sensor
+from simulator.canvas import ONE
+from simulator.cast import cast, ego_motion
+from simulator.portable import Draws
+from simulator.render import Renderer
+from simulator.scene import Actor, Ego
+
+#: Raise it whenever a change to the simulator changes the events of a seed.
+SIMULATOR_VERSION = 1
+SETTINGS_FILE = "synthetic.json"
+STEP_US = 2_000
+LABEL_PERIOD_US = 250_000
+#: A recording is held in memory whole: some 20 MB per second.
+MAX_SECONDS = 600
+#: A label needs this share of its object before all occluders, of its box inside the frame,
+#: this many visible pixels, and this opacity in the haze.
+MIN_UNCOVERED, MIN_INSIDE, MIN_PIXELS, MIN_OPACITY = 0.4, 0.3, 40, ONE // 2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the bytes of a recording, apart from its split and index."""
+
+    seconds: float
+    seed: int
+    version: int = SIMULATOR_VERSION
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds <= MAX_SECONDS or self.duration_us % LABEL_PERIOD_US:
+            expected = f"a multiple of 0.25 from 0.25 to {MAX_SECONDS}"
+            raise ValueError(f"seconds is {self.seconds:g}, expected {expected}")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}, expected 0 or more")
+
+    @property
+    def duration_us(self) -> int:
+        return round(self.seconds * 1e6)
+
+
+def simulate(settings: Settings, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """One recording: EVENT [n] in order of time, and BOX [m] labels at 4 Hz.
+
+    Every (seed, split, index) is a street of its own. Labels carry the times 249999, 499999, ...
+    """
+    draws = Draws(settings.seed, SPLITS.index(split), index)
+    ego = ego_motion(draws)
+    actors = cast(draws, ego, settings.seconds)
+    renderer = Renderer(draws, ego, actors)
+    next(renderer.render(np.zeros(1)))
+    camera = Camera(draws, Sensor(), renderer.frame, STEP_US)
+    events, boxes = [np.empty(0, EVENT)], [np.empty(0, BOX)]
+    for start_us in range(0, settings.duration_us, LABEL_PERIOD_US):
+        end_us = start_us + LABEL_PERIOD_US
+        times = np.arange(start_us + STEP_US, end_us + STEP_US, STEP_US) / 1e6
+        events += [camera.expose(renderer.frame) for _ in renderer.render(times)]
+        boxes.append(_labels(renderer, ego, actors, end_us))
+    labels = np.concatenate(boxes)
+    labels["track_id"] = np.arange(1, len(labels) + 1)
+    return np.concatenate(events), labels
+
+
+def _labels(renderer: Renderer, ego: Ego, actors: list[Actor], end_us: int) -> np.ndarray:
+    """BOX of the labelled actors one can see in the frame just rendered."""
+    owned = np.bincount(renderer.owner.ravel() + 1, minlength=len(actors) + 1)[1:]
+    t = np.array([end_us / 1e6])
+    rows = []
+    for number, actor in enumerate(actors):
+        if actor.class_id is None or owned[number] < MIN_PIXELS:
+            continue
+        x1, y1, x2, y2 = actor.boxes(ego, t)[0]
+        inside = (min(x2, WIDTH) - max(x1, 0.0)) * (min(y2, HEIGHT) - max(y1, 0.0))
+        if (
+            inside >= MIN_INSIDE * (x2 - x1) * (y2 - y1)
+            and owned[number] >= MIN_UNCOVERED * renderer.covered[number]
+            and actor.opacity(t)[0] >= MIN_OPACITY
+        ):
+            rows.append((end_us - 1, x1, y1, x2 - x1, y2 - y1, actor.class_id, 1.0, 0))
+    return np.array(rows, BOX)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One recording to make: simulate and write it."""
+
+    out: Path
+    settings: Settings
+    split: str
+    index: int
+
+    @property
+    def dat(self) -> Path:
+        return self.out / self.split / f"synthetic_{self.index:04d}_td.dat"
+
+    @property
+    def boxes(self) -> Path:
+        return self.out / self.split / f"synthetic_{self.index:04d}_bbox.npy"
+
+    def run(self) -> int:
+        """Write both files, each renamed into place when whole; return the number of events."""
+        events, boxes = simulate(self.settings, self.split, self.index)
+        write_dat(self.dat, events, HEIGHT, WIDTH)
+        write_boxes(self.boxes, boxes)
+        return len(events)
+
+
+def plan(out: Path | str, recordings: dict[str, int], settings: Settings) -> list[Job]:
+    """Jobs for the recordings of each split that `out` does not hold yet.
+
+    Creates `out`, the folders of its splits and its settings file. Raises ValueError if `out` holds
+    recordings made with other settings, or not made here.
+    """
+    out = Path(out)
+    manifest, ours = out / SETTINGS_FILE, asdict(settings)
+    if manifest.exists():
+        try:
+            theirs = json.loads(manifest.read_text())
+        except ValueError as error:
+            raise ValueError(f"{manifest}: is not JSON, expected the settings {ours}") from error
+        if theirs != ours:
+            raise ValueError(f"{manifest}: recordings made with {theirs}, expected {ours}")
+    elif any(out.glob(f"*/[!.]*{DAT_SUFFIX}")):
+        raise ValueError(f"{out}: recordings without {SETTINGS_FILE}, expected an empty folder")
+    for folder in (out, *(out / split for split, count in recordings.items() if count)):
+        folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(manifest) as file:
+        file.write((json.dumps(ours, indent=2) + "\n").encode())
+    jobs = [Job(out, settings, split, k) for split, n in recordings.items() for k in range(n)]
+    return [job for job in jobs if not (job.dat.exists() and job.boxes.exists())]
+
+
+def run(jobs: Sequence[Job], workers: int) -> Iterator[int]:
+    """Yield the number of events of each recording as it is done, `workers` at a time."""
+    if workers == 1 or len(jobs) <= 1:
+        yield from (job.run() for job in jobs)
+        return
+    simulate(Settings(seconds=0.25, seed=0), SPLITS[0], 0)  # compiles; workers load its cache
+    with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn")) as pool:
+        futures = [pool.submit(job.run) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
