@@ -1,257 +1,15 @@
 """Checkpoint + cache -> mAP under a named protocol, energy per inference, report with pictures."""
 
-import json
 import sys
-import time
-import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
 from jsonargparse import ActionConfigFile, ArgumentParser
-from torch.utils.data import BatchSampler
-from tqdm import tqdm
 
-from evaluation.compare import accuracy_over_energy, comparison_table, runs_in_words
-from evaluation.provenance import commit, config_hash, environment
-from evaluation.report import write_report
-from evaluation.runs import group_by_seed, read_metrics, refuse_unequal
-from evaluation.scoring import Detections, refuse_unserved, score
+from evaluation.compare import compare
+from evaluation.metrics import EvalConfig, run
 from evaluation.table import results_table
-from gen1.atomic import atomic_write, make_way, make_writable
-from gen1.coco import DetectionMetrics
-from gen1.labels import write_boxes
-from gen1.protocol import PROTOCOLS
-from gen1.spec import BOX, CLASSES
-from models.checkpoint import Checkpoint, checkpoint_file, load_model
-from models.decode import DetectConfig, non_max_suppression
-from models.deploy import deploy
-from models.detector import DetectorConfig, DetectorNetwork
-from models.device import pick_device
-from models.energy import EnergyReport, measure_energy
-from preprocessing.dataset import Batch, HistogramDataset, Loader, collate
 from preprocessing.ending import end_workers, fail, leave
-from preprocessing.geometry import as_boxes
-from preprocessing.histogram import HistogramSettings
-from preprocessing.inputs import check_input, input_geometry, input_of
-
-
-@dataclass(frozen=True)
-class EvalConfig:
-    """Evaluate a checkpoint on one split of a cache.
-
-    Args:
-        checkpoint: Checkpoint file, trained or deployed, or a run directory (its best.pt is used).
-        cache: Directory that `python -m preprocessing` wrote.
-        split: "test", "val" or "train".
-        protocol: Rule of the headline mAP: "prophesee", "all-boxes" or "rvt"; the report has all
-            that the cache can serve.
-        output: Directory for metrics.json, detections/ and report/.
-        batch_size: Samples per forward.
-        workers: Processes that read the cache; 0 reads in this one.
-        device: "auto", "cpu" or "cuda".
-        energy_samples: Samples over which spikes are counted; 0 counts all of the split.
-        sparse_input: Price the first layer as if it skipped pixels without events, in the network
-            and in its ANN-equivalent.
-        pictures: Label times drawn in the report of each kind: evenly spread, best, worst.
-        detect: Thresholds of the detections.
-    """
-
-    checkpoint: Path
-    cache: Path
-    output: Path
-    split: str = "test"
-    protocol: str = "prophesee"
-    batch_size: int = 16
-    workers: int = 0
-    device: str = "auto"
-    energy_samples: int = 128
-    sparse_input: bool = False
-    pictures: int = 6
-    detect: DetectConfig = field(default_factory=DetectConfig)
-
-    def __post_init__(self) -> None:
-        if self.protocol not in PROTOCOLS:
-            known = ", ".join(PROTOCOLS)
-            raise ValueError(f"protocol is {self.protocol!r}, expected one of {known}")
-
-
-def open_split(
-    cache: Path,
-    split: str,
-    config: DetectorConfig,
-    settings: HistogramSettings,
-    input: str,
-    **options: Any,
-) -> HistogramDataset:
-    """The split of a cache made with `settings`, as the input the network `config` reads.
-
-    Raises ValueError for labels of a class that the network or the scoring does not know.
-    """
-    check_input(config.in_channels, config.time_steps, settings, input)
-    known = CLASSES[: config.num_classes]
-    options |= {"settings": settings, "input": input, "class_names": known}
-    dataset = HistogramDataset(cache, split, input_geometry(settings, input), **options)
-    if config.num_classes > len(CLASSES):
-        found = f"the model was built for {config.num_classes} classes"
-        raise ValueError(f"{found}, expected {len(CLASSES)} at most: {', '.join(CLASSES)}")
-    return dataset
-
-
-@torch.no_grad()
-def detect(
-    model: DetectorNetwork,
-    dataset: HistogramDataset,
-    config: DetectConfig,
-    batch_size: int,
-    workers: int,
-    device: torch.device,
-    shard: tuple[int, int] = (0, 1),
-) -> Detections:
-    """Boxes found at every label time: recording -> BOX [n] in sensor px, ordered by time.
-
-    `shard` (k, n) takes every n-th batch from the k-th on, so that n processes share the work.
-    """
-    found: dict[str, list[np.ndarray]] = {name: [] for name in dataset.recordings}
-    first, step = shard
-    mine = list(BatchSampler(range(len(dataset)), batch_size, drop_last=False))[first::step]
-    model.eval()
-    for batch in tqdm(
-        Loader(dataset, mine, workers), "detecting", unit="batch", leave=False, disable=None
-    ):
-        boxes, scores = model.decode([m.float() for m in model(batch.to(device).network_input())])
-        per_image = non_max_suppression(boxes, scores, **asdict(config))
-        for name, t_us, rows in zip(batch.recordings, batch.times_us, per_image, strict=True):
-            found[name].append(as_boxes(rows.cpu().numpy(), int(t_us), dataset.geometry))
-    empty = np.empty(0, BOX)
-    return {name: np.concatenate([empty, *parts]) for name, parts in found.items()}
-
-
-def energy_frames(
-    dataset: HistogramDataset, config: EvalConfig, device: torch.device
-) -> Iterator[torch.Tensor]:
-    """Frames [T, B, C, H, W] spread evenly over the split, energy_samples in all."""
-    wanted = min(config.energy_samples or len(dataset), len(dataset))
-    chosen = np.linspace(0, len(dataset) - 1, wanted).astype(int).tolist()
-    cut = list(BatchSampler(chosen, config.batch_size, drop_last=False))
-    batch: Batch
-    for batch in tqdm(
-        Loader(dataset, cut, config.workers),
-        "counting spikes",
-        unit="batch",
-        leave=False,
-        disable=None,
-    ):
-        yield batch.to(device).network_input()
-
-
-@torch.no_grad()
-def latency_ms(model: DetectorNetwork, x: torch.Tensor, passes: int = 20) -> float:
-    """Median time of one deployed forward of one sample x [T, 1, C, H, W], in ms."""
-    deployed = deploy(model)
-    times = []
-    for _ in range(passes):
-        started = time.perf_counter()
-        deployed(x)
-        if x.is_cuda:
-            torch.cuda.synchronize(x.device)
-        times.append(1e3 * (time.perf_counter() - started))
-    return float(np.median(times))
-
-
-def recordings_crc32(dataset: HistogramDataset) -> int:
-    """Tells which recordings and labels were scored, whatever the histograms."""
-    checksum = 0
-    for name in dataset.recordings:
-        checksum = zlib.crc32(dataset.labels(name).tobytes(), zlib.crc32(name.encode(), checksum))
-    return checksum
-
-
-def metrics_of(
-    config: EvalConfig,
-    checkpoint: Checkpoint,
-    scores: dict[str, DetectionMetrics],
-    energy: EnergyReport,
-    measured: dict[str, Any],
-) -> dict[str, Any]:
-    """Everything measured and the rule behind every number, as plain data for metrics.json."""
-    headline = scores[config.protocol]
-    meta = checkpoint.meta
-    metrics = {
-        "model": meta["name"],
-        "checkpoint": str(config.checkpoint),
-        "kind": checkpoint.kind,
-        "cache": str(config.cache),
-        "split": config.split,
-        "protocol": config.protocol,
-        "map_50_95": headline.map_50_95,
-        "map_50": headline.map_50,
-        "per_class": {
-            name: {"map_50_95": ap, "map_50": ap50}
-            for name, (ap, ap50) in headline.per_class.items()
-        },
-        "protocols": {
-            name: {
-                "rule": asdict(metrics.protocol),
-                "stats": metrics.stats.tolist(),
-                "per_class": metrics.per_class,
-                "recordings": metrics.n_recordings,
-                "images": metrics.n_images,
-                "labels": metrics.n_labels,
-                "detections": metrics.n_detections,
-            }
-            for name, metrics in scores.items()
-        },
-        "energy": energy.as_dict(),
-        **measured,
-        "detect": asdict(config.detect),
-        "network": asdict(checkpoint.config),
-        "trained": {key: meta.get(key) for key in ("epoch", "seed", "commit", "settings")},
-        "histogram": meta["histogram"],
-        "input": meta["input"],
-        "commit": commit(),
-        "environment": environment(),
-    }
-    return {**metrics, "config_hash": config_hash(metrics)}
-
-
-def run(config: EvalConfig) -> dict[str, Any]:
-    """Evaluate, write metrics.json, detections/ and report/ under config.output; return metrics."""
-    device = pick_device(config.device)
-    model, checkpoint = load_model(checkpoint_file(config.checkpoint))
-    model.to(device)
-    dataset = open_split(
-        config.cache, config.split, checkpoint.config, *input_of(checkpoint.meta, config.checkpoint)
-    )
-    left_out = refuse_unserved(dataset, config.protocol)
-    for folder in ("detections", "report"):
-        make_writable(config.output / folder)
-    make_way(config.output / "metrics.json")
-
-    detections = detect(model, dataset, config.detect, config.batch_size, config.workers, device)
-    scores = {p: score(dataset, detections, p) for p in PROTOCOLS if p not in left_out}
-    frames = energy_frames(dataset, config, device)
-    energy = measure_energy(model, frames, sparse_input=config.sparse_input)
-    measured = {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "latency_ms": latency_ms(model, collate([dataset[0]]).to(device).network_input()),
-        "device": str(device),
-        "recordings_crc32": recordings_crc32(dataset),
-        "left_out": left_out,
-    }
-    metrics = metrics_of(config, checkpoint, scores, energy, measured)
-
-    for name, boxes in detections.items():
-        write_boxes(config.output / "detections" / f"{name}_bbox.npy", boxes)
-    with atomic_write(config.output / "metrics.json") as file:
-        file.write(json.dumps(metrics, indent=2).encode())
-    write_report(
-        config.output / "report", metrics, scores, energy, dataset, detections, config.pictures
-    )
-    return metrics
 
 
 def command_line() -> ArgumentParser:
@@ -270,33 +28,12 @@ def compare_line() -> ArgumentParser:
         description="One table and one picture of several evaluations of the same recordings; "
         "runs that differ only in the seed are one row.",
     )
-    parser.add_argument("--compare", nargs="+", type=Path, required=True, help="evaluated runs")
+    parser.add_argument(
+        "--compare", dest="paths", nargs="+", type=Path, required=True, help="evaluated runs"
+    )
     parser.add_argument("--protocol", default="prophesee", help="rule of the mAP in the picture")
     parser.add_argument("--output", type=Path, help="directory for compare.md and compare.png")
     return parser
-
-
-def compare(argv: Sequence[str]) -> None:
-    """Print the comparison; write it to --output if one is given."""
-    arguments = compare_line().parse_args(argv)
-    if arguments.protocol not in PROTOCOLS:
-        known = ", ".join(PROTOCOLS)
-        raise ValueError(f"protocol is {arguments.protocol!r}, expected one of {known}")
-    if arguments.output:
-        make_writable(arguments.output)
-    runs = {str(path): read_metrics(path) for path in arguments.compare}
-    refuse_unequal(runs, arguments.protocol)
-    rows = group_by_seed(runs)
-    common = [p for p in PROTOCOLS if all(p in metrics["protocols"] for metrics in runs.values())]
-    protocols = sorted(common, key=lambda protocol: protocol != arguments.protocol)
-    parts = [comparison_table(rows, protocol) for protocol in protocols]
-    text = "\n\n".join([*parts, runs_in_words(rows)])
-    print(text)
-    if arguments.output:
-        with atomic_write(arguments.output / "compare.md") as file:
-            file.write(text.encode() + b"\n")
-        picture = accuracy_over_energy(rows, arguments.protocol)
-        picture.savefig(arguments.output / "compare.png", dpi=120)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -304,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if "--compare" in argv:
         try:
-            compare(argv)
+            print(compare(**vars(compare_line().parse_args(argv))))
         except Exception as error:
             return fail(error)
         return 0

@@ -17,12 +17,13 @@ import torch
 from jsonargparse import ActionConfigFile, ArgumentParser
 from torch import Tensor, nn
 
-from eval_gen1 import detect, open_split, pick_device
+from evaluation.detect import detect, open_split
 from evaluation.provenance import commit, environment
 from evaluation.scoring import refuse_unready, score
 from gen1.atomic import make_writable
 from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from models.detector import DetectorNetwork
+from models.device import pick_device
 from preprocessing.cache import read_manifest, writing
 from preprocessing.dataset import Batch, HistogramDataset, Loader
 from preprocessing.ending import end_workers, leave

@@ -1,6 +1,7 @@
 """Several evaluations of the same recordings in one table and one picture."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,17 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.transforms import Bbox, BboxBase
 
 from evaluation.provenance import thresholds
-from evaluation.runs import Metrics, Row, names_of, varied_settings
+from evaluation.runs import (
+    Metrics,
+    Row,
+    group_by_seed,
+    names_of,
+    read_metrics,
+    refuse_unequal,
+    varied_settings,
+)
+from gen1.atomic import atomic_write, make_writable
+from gen1.protocol import PROTOCOLS
 
 COLUMNS = (
     "model", "T", "D", "seeds", "parameters", "mAP@50:95", "mAP@50", "GMAC", "GAC", "firing",
@@ -167,3 +178,25 @@ def keep_apart(figure: Figure, labels: list[Annotation]) -> None:
             if inside and box.count_overlaps(taken) == 0:
                 break
         taken.append(label.get_window_extent())
+
+
+def compare(paths: Sequence[Path], protocol: str, output: Path | None) -> str:
+    """Markdown of evaluated runs, `protocol` first; also compare.md and .png in `output`, if given.
+
+    Raises ValueError for runs that were scored or priced on other terms.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol is {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
+    if output:
+        make_writable(output)
+    runs = {str(path): read_metrics(path) for path in paths}
+    refuse_unequal(runs, protocol)
+    rows = group_by_seed(runs)
+    common = [p for p in PROTOCOLS if all(p in metrics["protocols"] for metrics in runs.values())]
+    tables = [comparison_table(rows, p) for p in sorted(common, key=lambda p: p != protocol)]
+    text = "\n\n".join([*tables, runs_in_words(rows)])
+    if output:
+        with atomic_write(output / "compare.md") as file:
+            file.write(text.encode() + b"\n")
+        accuracy_over_energy(rows, protocol).savefig(output / "compare.png", dpi=120)
+    return text

@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 
 from gen1.convert import convert
 from gen1.dat import DatReader
-from gen1.recordings import BOX_SUFFIX, DAT_SUFFIX, Recording, list_recordings, visible
-from gen1.spec import SPLITS
+from gen1.recordings import Recording, list_recordings
+from gen1.spec import BOX_SUFFIX, DAT_SUFFIX, SPLITS, visible
 
 RAW_SUFFIX = ".raw"
 

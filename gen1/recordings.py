@@ -10,9 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gen1.spec import SPLITS
+from gen1.spec import BOX_SUFFIX, DAT_SUFFIX, SPLITS, visible
 
-DAT_SUFFIX, BOX_SUFFIX = "_td.dat", "_bbox.npy"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 NAMES_SHOWN = 3
 
@@ -99,11 +98,6 @@ def _listed_paths(path: Path) -> Iterator[Path]:
         dat = found or path.parent / names[-1]
         if names[-1] and not dat.name.startswith("."):
             yield dat
-
-
-def visible(folder: Path, pattern: str) -> list[Path]:
-    """Files of a folder that match, sorted; names that begin with a dot are not ours (macOS)."""
-    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
 def _pair(folder: Path, split: str, require_labels: bool) -> list[Recording]:

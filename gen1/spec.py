@@ -3,11 +3,14 @@
 Source: de Tournemire et al., "A Large Scale Event-based Detection Dataset for Automotive", 2020.
 """
 
+from pathlib import Path
+
 import numpy as np
 
 HEIGHT, WIDTH = 240, 304
 CLASSES = ("car", "pedestrian")
 SPLITS = ("train", "val", "test")
+DAT_SUFFIX, BOX_SUFFIX = "_td.dat", "_bbox.npy"
 RECORDINGS_PER_SPLIT = {"train": 1460, "val": 429, "test": 470}
 
 #: Decoded events: time in us, column, row, polarity (0 = OFF, 1 = ON).
@@ -26,3 +29,8 @@ BOX = np.dtype(
         ("track_id", "<u4"),
     ]
 )
+
+
+def visible(folder: Path, pattern: str) -> list[Path]:
+    """Files of a folder that match, sorted; names that begin with a dot are not ours (macOS)."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))

@@ -8,8 +8,16 @@ import numpy as np
 
 from gen1.dat import DatReader
 from gen1.labels import read_boxes, refuse_foreign_times, refuse_unknown_classes
-from gen1.recordings import BOX_SUFFIX, DAT_SUFFIX, visible
-from gen1.spec import CLASSES, HEIGHT, RECORDINGS_PER_SPLIT, SPLITS, WIDTH
+from gen1.spec import (
+    BOX_SUFFIX,
+    CLASSES,
+    DAT_SUFFIX,
+    HEIGHT,
+    RECORDINGS_PER_SPLIT,
+    SPLITS,
+    WIDTH,
+    visible,
+)
 
 #: Every recording of the published data set lasts so long; most others were cut short.
 DURATION_S = 60.0

@@ -12,8 +12,7 @@ import numpy as np
 from gen1.atomic import atomic_write
 from gen1.dat import write_dat
 from gen1.labels import write_boxes
-from gen1.recordings import DAT_SUFFIX
-from gen1.spec import BOX, EVENT, HEIGHT, SPLITS, WIDTH
+from gen1.spec import BOX, DAT_SUFFIX, EVENT, HEIGHT, SPLITS, WIDTH
 from simulator.camera import Camera, Sensor
 from simulator.canvas import ONE
 from simulator.cast import cast, ego_motion

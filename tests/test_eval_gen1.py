@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-import eval_gen1
 from eval_gen1 import EvalConfig, main, run
 from evaluation.examples import f1_score
 from evaluation.provenance import config_hash
@@ -347,7 +346,7 @@ def test_labels_that_do_not_count_leave_the_other_protocols_alone(
 def test_the_output_is_looked_at_before_the_work(
     street_cache, checkpoint, tmp_path, capsys, monkeypatch, taken
 ):
-    monkeypatch.setattr(eval_gen1, "detect", None)
+    monkeypatch.setattr("evaluation.metrics.detect", None)
     if taken:
         (tmp_path / taken).parent.mkdir(exist_ok=True)
         (tmp_path / taken).touch()
@@ -363,7 +362,7 @@ def test_an_unknown_class_is_refused_before_the_work(
     def add_bus(boxes):
         boxes["class_id"][2] = 2
 
-    monkeypatch.setattr(eval_gen1, "detect", None)
+    monkeypatch.setattr("evaluation.metrics.detect", None)
     cache = relabelled({"test": add_bus})
     other = checkpoint_for(cache, checkpoint, tmp_path / "other.pt")
     error = refusal(capsys, other, cache, tmp_path)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from eval_gen1 import DetectConfig
 from gen1.protocol import PROTOCOLS
 from models.config import GainsConfig, ModelConfig
+from models.decode import DetectConfig
 from preprocessing.augment import AugmentConfig
 from preprocessing.inputs import INPUTS
 from training.optim import OptimConfig

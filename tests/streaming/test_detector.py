@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval_gen1 import detect
+from evaluation.detect import detect
 from gen1.dat import DatReader
 from models import build_model
 from models.checkpoint import save_checkpoint

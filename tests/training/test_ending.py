@@ -2,6 +2,7 @@
 
 import errno
 import faulthandler
+import json
 import multiprocessing
 import os
 import signal
@@ -47,7 +48,7 @@ def evaluation(small_cache, tmp_path):
     """Arguments of eval_gen1.py."""
     network = ModelConfig("spikeyolo-p", time_steps=2).build()
     with h5py.File(small_cache / "train" / "r0.h5") as file:
-        histogram = eval_gen1.json.loads(file.attrs["settings"])
+        histogram = json.loads(file.attrs["settings"])
     meta = {"name": "spikeyolo-p", "histogram": histogram, "input": "histogram"}
     save_checkpoint(tmp_path / "x.pt", network.config, network.state_dict(), meta)
     options = f"--checkpoint {tmp_path / 'x.pt'} --cache {small_cache} --output {tmp_path / 'out'}"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from eval_gen1 import detect
+from evaluation.detect import detect
 from gen1.coco import evaluate
 from gen1.protocol import PROTOCOLS
 from models.checkpoint import load_weights

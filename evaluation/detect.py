@@ -1,0 +1,70 @@
+"""A split of a cache, as a network reads it -> the boxes it finds."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler
+from tqdm import tqdm
+
+from evaluation.scoring import Detections
+from gen1.spec import BOX, CLASSES
+from models.decode import DetectConfig, non_max_suppression
+from models.detector import DetectorConfig, DetectorNetwork
+from preprocessing.dataset import HistogramDataset, Loader
+from preprocessing.geometry import as_boxes
+from preprocessing.histogram import HistogramSettings
+from preprocessing.inputs import check_input, input_geometry
+
+
+def open_split(
+    cache: Path,
+    split: str,
+    config: DetectorConfig,
+    settings: HistogramSettings,
+    input: str,
+    **options: Any,
+) -> HistogramDataset:
+    """The split of a cache made with `settings`, as the input the network `config` reads.
+
+    Raises ValueError for labels of a class that the network or the scoring does not know.
+    """
+    check_input(config.in_channels, config.time_steps, settings, input)
+    known = CLASSES[: config.num_classes]
+    options |= {"settings": settings, "input": input, "class_names": known}
+    dataset = HistogramDataset(cache, split, input_geometry(settings, input), **options)
+    if config.num_classes > len(CLASSES):
+        found = f"the model was built for {config.num_classes} classes"
+        raise ValueError(f"{found}, expected {len(CLASSES)} at most: {', '.join(CLASSES)}")
+    return dataset
+
+
+@torch.no_grad()
+def detect(
+    model: DetectorNetwork,
+    dataset: HistogramDataset,
+    config: DetectConfig,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    shard: tuple[int, int] = (0, 1),
+) -> Detections:
+    """Boxes found at every label time: recording -> BOX [n] in sensor px, ordered by time.
+
+    `shard` (k, n) takes every n-th batch from the k-th on, so that n processes share the work.
+    """
+    found: dict[str, list[np.ndarray]] = {name: [] for name in dataset.recordings}
+    first, step = shard
+    mine = list(BatchSampler(range(len(dataset)), batch_size, drop_last=False))[first::step]
+    model.eval()
+    for batch in tqdm(
+        Loader(dataset, mine, workers), "detecting", unit="batch", leave=False, disable=None
+    ):
+        boxes, scores = model.decode([m.float() for m in model(batch.to(device).network_input())])
+        per_image = non_max_suppression(boxes, scores, **asdict(config))
+        for name, t_us, rows in zip(batch.recordings, batch.times_us, per_image, strict=True):
+            found[name].append(as_boxes(rows.cpu().numpy(), int(t_us), dataset.geometry))
+    empty = np.empty(0, BOX)
+    return {name: np.concatenate([empty, *parts]) for name, parts in found.items()}
