@@ -107,7 +107,8 @@ def run_python(words: list[str], place: Path, monkeypatch) -> None:
     """`python words` in `place` and in this process; exit code 0 or a finding of verify (1)."""
     name, *rest = words[1:] if words[0] == "-m" else words
     module = name.removesuffix(".py").replace("/", ".")
-    module += ".__main__" if (ROOT / module / "__main__.py").exists() else ""
+    package = ROOT / module.replace(".", "/")
+    module += ".__main__" if (package / "__main__.py").exists() else ""
     rest = [str(place / "recordings") if word in RECORDINGS else word for word in rest]
     verifies = "verify" in rest
     if not verifies and "--help" not in rest:
