@@ -39,7 +39,8 @@ from torch import Tensor, nn
 
 from models.loss import DetectionLoss
 from models.spikeyolo import SpikeYOLO
-from training.optim import OptimConfig, build_optimizer
+from training.config import OptimConfig
+from training.loop import build_optimizer
 
 
 def labels(case: Case, batch: int, device: torch.device) -> Tensor:

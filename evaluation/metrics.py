@@ -122,7 +122,7 @@ def metrics_of(
     headline = scores[config.protocol]
     meta = checkpoint.meta
     metrics = {
-        "model": meta["name"],
+        "model": checkpoint.config.name,
         "checkpoint": str(config.checkpoint),
         "kind": checkpoint.kind,
         "cache": str(config.cache),
@@ -149,7 +149,7 @@ def metrics_of(
         "energy": energy.as_dict(),
         **measured,
         "detect": asdict(config.detect),
-        "network": asdict(checkpoint.config),
+        "network": {k: v for k, v in asdict(checkpoint.config).items() if k != "name"},
         "trained": {key: meta.get(key) for key in ("epoch", "seed", "commit", "settings")},
         "histogram": meta["histogram"],
         "input": meta["input"],

@@ -6,6 +6,7 @@ Detection with Event Cameras", 2023, whose labels pass through preprocessing fir
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -98,7 +99,8 @@ def grid_times(times_us: np.ndarray, step_us: int) -> np.ndarray:
 _PROPHESEE = EvalProtocol(
     "prophesee", skip_us=500_000, min_diagonal_px=30, min_side_px=10, tolerance_us=50_000
 )
-PROTOCOLS = {
+ProtocolName = Literal["prophesee", "all-boxes", "rvt"]
+PROTOCOLS: dict[str, EvalProtocol] = {
     "prophesee": _PROPHESEE,
     # Every label counts; detectors are run at the very times of the labels.
     "all-boxes": EvalProtocol("all-boxes", tolerance_us=50_000),

@@ -18,14 +18,30 @@ def family(name: str) -> Family:
     return import_module(FAMILIES[name]).FAMILY
 
 
+def family_of(name: str) -> Family:
+    """The family of a network's name."""
+    return family(_parts(name)[0])
+
+
 def resolve(name: str, **overrides: Any) -> DetectorConfig:
     """The configuration of `build_model(name, **overrides)`."""
+    prefix, size = _parts(name)
+    return family(prefix).published(size, {**overrides, "name": name})
+
+
+def names() -> list[str]:
+    """Of all networks that can be built."""
+    return [f"{prefix}-{size}" for prefix in FAMILIES for size in family(prefix).sizes]
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Family and size. Raises ValueError for an unknown name."""
     prefix, _, size = name.partition("-")
     if prefix not in FAMILIES or size not in family(prefix).sizes:
         near = [prefix] if prefix in FAMILIES else FAMILIES
         known = [f"{other}-{size}" for other in near for size in family(other).sizes]
         raise ValueError(f"model is {name!r}, expected one of {', '.join(known)}")
-    return family(prefix).resolve_config(size, **overrides)
+    return prefix, size
 
 
 def build_network(config: DetectorConfig) -> DetectorNetwork:

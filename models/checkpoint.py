@@ -45,7 +45,7 @@ def save_checkpoint(
         "network": config.family,
         "config": asdict(config),
         "weights": dict(weights),
-        "meta": dict(meta),
+        "meta": {"name": config.name, **meta},
         "training": dict(training or {}),
     }
     path = Path(path)
@@ -85,7 +85,8 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         raise ValueError(f"{path}: found format {found!r}, expected {FORMAT!r}")
     try:
         network = family(content.get("network", "spikeyolo"))  # older files do not say
-        config = network.config(**content["config"])
+        named = {"name": content["meta"].get("name", "")}  # in older files it stands there
+        config = network.config(**{**named, **content["config"]})
         kind = content.get("kind", "trained")  # nor that
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")

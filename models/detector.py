@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from spikingjelly.activation_based import base, functional
 from torch import Tensor, nn
 
 from models.blocks import per_step
-from models.neuron import NEURONS
+from models.choices import refuse_unknown_choices
+from models.neuron import NEURONS, Backend
 from models.recompute import recomputed
 
 MAX_STRIDE = 32
-VARIANTS = ("coco", "gen1")
 
 
 @dataclass(frozen=True)
@@ -20,19 +20,24 @@ class DetectorConfig:
     """What shapes a detector of any family. Raises ValueError for an impossible setting.
 
     Args:
-        num_classes: Classes the head tells apart.
-        in_channels: Channels of one time step (2: OFF and ON counts).
-        time_steps: T, the steps of one forward; the ANN twin stacks them as channels.
-        max_spikes: D, the largest spike count of one neuron in one step.
-        decay: Share of the membrane kept from one step to the next.
+        name: The published network: family and size.
+        variant: Published layout, "gen1" or "coco"; sets what the paper set for that data set.
+        num_classes: Classes to tell apart (Gen1: car, pedestrian).
+        in_channels: Channels of a time step: 2 for OFF and ON, 3 for the authors' frames.
+        time_steps: T, steps of one forward; must be the cache's. The ANN twin stacks them as
+            channels.
+        max_spikes: D, largest spike count of a neuron in one step.
+        decay: Share of the membrane kept from step to step, in [0, 1].
         input_scale: Factor on a neuron's input.
-        detach_reset: Stop the gradient through the soft reset, of NI-LIF too.
-        activation: The neuron: one of the class's `activations`.
-        backend: Which code runs the neuron: "auto", "cupy", "spikingjelly" or "torch".
+        detach_reset: Let no gradient through the soft reset, as in SpikeYOLO; Spike2Former's NI-LIF
+            lets it through.
+        activation: The neuron.
+        backend: What computes the neuron: "auto", "cupy", "spikingjelly" or "torch".
         checkpoint_stages: Train in less memory and more time: blocks run again for their gradients.
-        variant: "coco" or "gen1", the published layout.
     """
 
+    name: str = ""
+    variant: Literal["coco", "gen1"] = "coco"
     num_classes: int = 80
     in_channels: int = 3
     time_steps: int = 1
@@ -41,12 +46,11 @@ class DetectorConfig:
     input_scale: float = 1.0
     detach_reset: bool = True
     activation: str = "ilif"
-    backend: str = "auto"
+    backend: Backend = "auto"
     checkpoint_stages: bool = False
-    variant: str = "coco"
 
-    activations: ClassVar[tuple[str, ...]] = ("ilif", "relu")
     family: ClassVar[str]  # its key in `models.FAMILIES`
+    by_name: ClassVar[tuple[str, ...]] = ()  # fields that nobody writes: the name says them
     renamed: ClassVar[Mapping[str, str]] = {}  # neurons, by their names in older files
 
     def __post_init__(self) -> None:
@@ -55,10 +59,7 @@ class DetectorConfig:
         for name in ("num_classes", "in_channels", "time_steps", "max_spikes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
-        for name, known in (("activation", self.activations), ("variant", VARIANTS)):
-            if getattr(self, name) not in known:
-                found = f"{name} is {getattr(self, name)!r}"
-                raise ValueError(f"{found}, expected one of {', '.join(known)}")
+        refuse_unknown_choices(self)
         for name, fixed in NEURONS[activation].fixed.items():
             if getattr(self, name) != fixed:
                 found = f"{name} is {getattr(self, name)}"
@@ -77,23 +78,6 @@ class Criterion(Protocol):
     def gains(self) -> Any: ...
 
     def __call__(self, maps: list[Tensor], targets: Tensor) -> dict[str, Tensor]: ...
-
-
-Config = TypeVar("Config", bound=DetectorConfig)
-
-
-def with_overrides(
-    base: Config, variants: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Any]
-) -> Config:
-    """`base`, then what its variant changes, then the overrides that are not None."""
-    given = {key: value for key, value in overrides.items() if value is not None}
-    known = [field.name for field in fields(base)]
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        found = f"unknown model setting {unknown[0]!r}"
-        raise ValueError(f"{found}, expected one of {', '.join(known)}")
-    published = variants.get(given.get("variant", base.variant), {})
-    return replace(base, **{**published, **given})
 
 
 class DetectorNetwork(nn.Module):
@@ -117,7 +101,7 @@ class DetectorNetwork(nn.Module):
 
     def criterion(
         self,
-        gains: Mapping[str, float],
+        gains: Mapping[str, float] = {},
         sum_over_ranks: Callable[[Tensor], Tensor] = lambda totals: totals,
     ) -> Criterion:
         """The loss of its maps; `gains` replace published ones by name.
@@ -175,12 +159,36 @@ class DetectorNetwork(nn.Module):
 
 
 class Family(NamedTuple):
-    """Networks of one kind; `resolve_config(size, **overrides)` names all their settings."""
+    """Networks of one kind: sizes by name, and what each variant publishes otherwise.
 
-    config: type[DetectorConfig]
+    `gains`: weights of the parts of its loss, a dataclass whose defaults are the published ones.
+    """
+
     network: type[DetectorNetwork]
     sizes: Mapping[str, DetectorConfig]
-    resolve_config: Callable[..., DetectorConfig]
+    variants: Mapping[str, Mapping[str, Any]]
+    gains: type
+
+    @property
+    def config(self) -> type[DetectorConfig]:
+        return type(next(iter(self.sizes.values())))
+
+    def published(self, size: str, overrides: Mapping[str, Any]) -> DetectorConfig:
+        """Size, then variant, then neuron, then the overrides that are not None.
+
+        Raises ValueError for an unknown or impossible setting.
+        """
+        base = self.sizes[size]
+        given = {name: value for name, value in overrides.items() if value is not None}
+        known = [field.name for field in fields(base)]
+        if unknown := sorted(set(given) - set(known)):
+            found = f"unknown model setting {unknown[0]!r}"
+            raise ValueError(f"{found}, expected one of {', '.join(known)}")
+        variant = self.variants.get(given.get("variant", base.variant), {})
+        activation = given.get("activation", base.activation)
+        neuron = NEURONS.get(base.renamed.get(activation, activation))
+        spikes = {"max_spikes": DetectorConfig.max_spikes, **(neuron.fixed if neuron else {})}
+        return replace(base, **{**spikes, **variant, **given})
 
 
 class Upsample(nn.Module):

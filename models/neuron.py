@@ -5,13 +5,14 @@ A neuron of one's own: a module that keeps to `Neuron`, and a line in NEURONS.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import torch
 from spikingjelly.activation_based import base, functional, surrogate
 from torch import Tensor, nn
 
-BACKENDS = ("auto", "cupy", "spikingjelly", "torch")
+Backend = Literal["auto", "cupy", "spikingjelly", "torch"]
+BACKENDS = get_args(Backend)
 
 
 @runtime_checkable

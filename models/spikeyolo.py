@@ -6,7 +6,7 @@ for High-performance and Energy-efficient Object Detection", ECCV 2024, arXiv:24
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from models.detector import (
     Family,
     Upsample,
     published_but,
-    with_overrides,
 )
 from models.head import Detect
 from models.loss import DetectionLoss, LossGains
@@ -58,9 +57,11 @@ class SpikeYOLOConfig(DetectorConfig):
     width: float = 0.5
     wide_p5: bool = False
 
-    activations: ClassVar[tuple[str, ...]] = ("ilif", "nilif", "lif-soft", "qann", "relu")
-    renamed: ClassVar[Mapping[str, str]] = {"lif": "lif-soft"}
+    activation: Literal["ilif", "nilif", "lif-soft", "qann", "relu"] = "ilif"
+
     family: ClassVar[str] = "spikeyolo"
+    by_name: ClassVar[tuple[str, ...]] = ("depth", "width", "wide_p5")
+    renamed: ClassVar[Mapping[str, str]] = {"lif": "lif-soft"}
 
 
 SIZES: dict[str, SpikeYOLOConfig] = {
@@ -70,11 +71,6 @@ SIZES: dict[str, SpikeYOLOConfig] = {
     "m": SpikeYOLOConfig(depth=0.5, width=0.625, wide_p5=True),
     "l": SpikeYOLOConfig(depth=0.5, width=0.75, wide_p5=True),
 }
-
-
-def resolve_config(size: str, **overrides: Any) -> SpikeYOLOConfig:
-    """Size, then variant, then the overrides that are not None -> the whole configuration."""
-    return with_overrides(SIZES[size], VARIANTS, overrides)
 
 
 class SpikeYOLO(DetectorNetwork):
@@ -130,7 +126,7 @@ class SpikeYOLO(DetectorNetwork):
 
     def criterion(
         self,
-        gains: Mapping[str, float],
+        gains: Mapping[str, float] = {},
         sum_over_ranks: Callable[[Tensor], Tensor] = lambda totals: totals,
     ) -> DetectionLoss:
         gains_of_all = published_but(LossGains(), gains)
@@ -156,4 +152,4 @@ class SpikeYOLO(DetectorNetwork):
         return self.head([p3, p4, p5])
 
 
-FAMILY = Family(SpikeYOLOConfig, SpikeYOLO, SIZES, resolve_config)
+FAMILY = Family(SpikeYOLO, SIZES, VARIANTS, LossGains)

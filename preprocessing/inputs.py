@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from preprocessing.histogram import HistogramSettings, expand_last_polarity
 
 #: How a histogram becomes the network's input: counts as they are; 127/0/255 in three equal
 #: channels; or the authors' whole recipe, letterboxed to 320x320 and newest step first.
-INPUTS = ("histogram", "ternary", "authors")
+Input = Literal["histogram", "ternary", "authors"]
+INPUTS = get_args(Input)
 
 
 def input_of(meta: Mapping[str, Any], path: Path) -> tuple[HistogramSettings, str]:

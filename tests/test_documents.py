@@ -19,7 +19,7 @@ from models import build_model
 from models.authors import FROZEN, tensor_names
 from preprocessing.__main__ import main as preprocess
 from tests.conftest import flickering_boxes
-from train_gen1 import Trainer
+from training.loop import Trainer
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "checkpoints" / "README.md"]

@@ -1,16 +1,21 @@
 """What a user writes about a run, in YAML or on the command line."""
 
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
-from gen1.protocol import PROTOCOLS
-from models.config import GainsConfig, ModelConfig
+from gen1.protocol import ProtocolName
+from models import family, family_of, resolve
+from models.choices import refuse_unknown_choices
 from models.decode import DetectConfig
+from models.detector import DetectorConfig, published_but
 from preprocessing.augment import AugmentConfig
-from preprocessing.inputs import INPUTS
-from training.optim import OptimConfig
+from preprocessing.inputs import Input
 
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": None}
 #: Settings that may change between two parts of a run: they do not alter what is learnt.
@@ -19,20 +24,54 @@ FREE |= {"pictures", "wandb", "continue_changed"}
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Train a detector on the train split of a cache, choose it on the val split.
+class OptimConfig:
+    """The authors' Gen1 recipe by default (SpikeYOLO, ECCV 2024).
 
     Args:
-        cache: Directory that `python -m preprocessing` wrote.
+        name: "sgd" (Nesterov) or "adamw".
+        lr: Learning rate after warm-up.
+        final_lr: Learning rate of the last epoch, as a share of lr.
+        schedule: "linear" or "cosine", from lr to lr * final_lr, one value per epoch.
+        momentum: SGD's momentum, or AdamW's beta1.
+        weight_decay: Decay of convolution weights alone; SGD's is scaled by batch / 64.
+        warmup_epochs: Epochs over which the rate rises from 0.
+        warmup_bias_lr: Where biases start instead, falling to lr.
+        warmup_momentum: Where momentum starts.
+        clip: Largest gradient norm; 0 leaves gradients alone.
+        accumulate: Batches whose gradients are added before a step.
+        ema_decay: Decay of the averaged weights that are evaluated and kept.
+        ema_tau: Steps over which that decay rises from 0.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.02
+    final_lr: float = 0.004
+    schedule: Literal["linear", "cosine"] = "linear"
+    momentum: float = 0.937
+    weight_decay: float = 5e-4
+    warmup_epochs: float = 10.0
+    warmup_bias_lr: float = 0.1
+    warmup_momentum: float = 0.8
+    clip: float = 10.0
+    accumulate: int = 1
+    ema_decay: float = 0.9999
+    ema_tau: float = 2000.0
+
+    def __post_init__(self) -> None:
+        refuse_unknown_choices(self)
+        if self.accumulate < 1:
+            raise ValueError(f"optim.accumulate is {self.accumulate}, expected 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How anything is trained.
+
+    Args:
         output: Run directory; the same command on it again continues the run.
         epochs: Passes over the train split.
         batch_size: Samples per step of all processes together; each takes its share.
-        workers: Processes that read the cache, per training process; 0 reads in that one.
-        input: "histogram" counts, "ternary" 127/0/255 frames in 3 channels, or "authors": ternary,
-            letterboxed to 320x320, newest step first (both need a last-polarity cache).
-        in_memory: Decompress both splits into memory once; for small sets.
-        augment_on: Whether training samples are augmented; the authors' recipe does not.
-        protocol: Rule of the val mAP: "prophesee", "all-boxes" or "rvt".
+        workers: Processes that read the data, per training process; 0 reads in that one.
         eval_every: Epochs between two evaluations on val.
         save_every_min: Minutes between two checkpoints inside an epoch.
         device: "auto", "cpu" or "cuda".
@@ -41,54 +80,89 @@ class TrainConfig:
         channels_last: Store feature maps channels last: faster convolutions on most machines.
         threads: CPU threads of torch; 0 leaves its own choice.
         seed: Seed of weights, order and augmentation.
-        pictures: Label times of val drawn into TensorBoard; firing rates are theirs (0: of 4).
         continue_changed: Go on with more epochs or another number of processes than the run in
             `output` began with; recorded, and not exactly the run that began so.
         wandb: Project on Weights & Biases to log to as well; empty for none.
-        model: The detector.
+        model: The network.
         optim: Optimizer, learning rate, clipping and weight averaging.
-        gains: Weights of the parts of the loss.
+        gains: Weights of the parts of the loss, by name; those left out are the published ones.
+    """
+
+    output: Path
+    epochs: int = 100
+    batch_size: int = 80
+    workers: int = 4
+    eval_every: int = 1
+    save_every_min: float = 5.0
+    device: str = "auto"
+    amp: Literal["off", "bf16", "fp16", "fp64"] = "off"
+    sync_bn: bool = True
+    channels_last: bool = True
+    threads: int = 0
+    seed: int = 0
+    continue_changed: bool = False
+    wandb: str = ""
+    model: DetectorConfig = field(default_factory=partial(resolve, "spikeyolo-s", variant="gen1"))
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    gains: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        refuse_unknown_choices(self)
+        for name in ("epochs", "batch_size", "eval_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        gains = published_but(family(self.model.family).gains(), self.gains)
+        object.__setattr__(self, "gains", asdict(gains))
+
+    def written(self) -> dict[str, Any]:
+        """As config.yaml holds it: plain data that the command line reads again."""
+        settings = plain(self) | {"continue_changed": False}
+        for name in self.model.by_name:
+            del settings["model"][name]
+        return settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """Train a detector on the train split of a cache, choose it on the val split.
+
+    Args:
+        cache: Directory that `python -m preprocessing` wrote.
+        input: "histogram" counts, "ternary" 127/0/255 frames in 3 channels, or "authors": ternary,
+            letterboxed to 320x320, newest step first (both need a last-polarity cache).
+        in_memory: Decompress both splits into memory once; for small sets.
+        augment_on: Whether training samples are augmented; the authors' recipe does not.
+        protocol: Rule of the val mAP.
+        pictures: Label times of val drawn into TensorBoard; firing rates are theirs (0: of 4).
         augment: What augmentation may do.
         detect: Thresholds of the detections on val.
     """
 
     cache: Path
-    output: Path
-    epochs: int = 100
-    batch_size: int = 80
-    workers: int = 4
-    input: str = "histogram"
+    input: Input = "histogram"
     in_memory: bool = False
     augment_on: bool = False
-    protocol: str = "prophesee"
-    eval_every: int = 1
-    save_every_min: float = 5.0
-    device: str = "auto"
-    amp: str = "off"
-    sync_bn: bool = True
-    channels_last: bool = True
-    threads: int = 0
-    seed: int = 0
+    protocol: ProtocolName = "prophesee"
     pictures: int = 4
-    continue_changed: bool = False
-    wandb: str = ""
-    model: ModelConfig = field(default_factory=ModelConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    gains: GainsConfig = field(default_factory=GainsConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     detect: DetectConfig = field(default_factory=DetectConfig)
 
-    def __post_init__(self) -> None:
-        for name, value, known in (
-            ("protocol", self.protocol, PROTOCOLS),
-            ("amp", self.amp, AMP_DTYPES),
-            ("input", self.input, INPUTS),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
-        for name in ("epochs", "batch_size", "eval_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
+
+def plain(settings: Any) -> dict[str, Any]:
+    """A dataclass or mapping as JSON would hold it."""
+    data = dict(settings) if isinstance(settings, Mapping) else asdict(settings)
+    return json.loads(json.dumps(data, default=str))
+
+
+def as_of_today(settings: Any) -> Any:
+    """Settings of a file of any age: null is not given, and neurons have their names of today."""
+    if not isinstance(settings, dict):
+        return settings
+    given = {name: as_of_today(value) for name, value in settings.items() if value is not None}
+    if isinstance(model := given.get("model"), dict) and "name" in model and "activation" in model:
+        renamed = family_of(model["name"]).config.renamed
+        model["activation"] = renamed.get(model["activation"], model["activation"])
+    return given
 
 
 def refuse_amp(amp: str, device: torch.device) -> None:

@@ -8,13 +8,10 @@ from typing import Any
 
 from models import build_network
 from models.authors import convert_state_dict, infer_config
-from models.authors.ems import ems_name
 from models.authors.files import read_authors_file
-from models.authors.spikeyolo import spikeyolo_name
 from models.checkpoint import save_checkpoint
 from models.detector import DetectorConfig
 from models.ems.network import EMSConfig
-from models.spikeyolo import SpikeYOLOConfig
 
 
 def authors_histogram(config: DetectorConfig) -> dict[str, object] | None:
@@ -29,10 +26,6 @@ def authors_histogram(config: DetectorConfig) -> dict[str, object] | None:
         "height": 240,
         "width": 304,
     }
-
-
-def published_name(config: SpikeYOLOConfig | EMSConfig) -> str:
-    return ems_name(config) if isinstance(config, EMSConfig) else spikeyolo_name(config)
 
 
 def convert_file(
@@ -55,7 +48,6 @@ def convert_file(
     network.load_state_dict(weights)
     frames = "ternary" if isinstance(config, EMSConfig) else "authors"
     meta = {
-        "name": published_name(config),
         "source": Path(path).name,
         "histogram": authors_histogram(config),
         "input": frames if config.in_channels == 3 else "histogram",
@@ -65,7 +57,7 @@ def convert_file(
     frozen = "" if isinstance(config, EMSConfig) else " with the 16 frozen ones"
     parameters += 16 if frozen else 0
     return (
-        f"{path}: {found.held_by}: {meta['name']}, variant {config.variant}, "
+        f"{path}: {found.held_by}: {config.name}, variant {config.variant}, "
         f"{config.num_classes} classes, {config.in_channels} input channels, "
         f"{parameters:,} parameters{frozen}; written to {out}"
     )

@@ -1,10 +1,12 @@
 """The EMS-YOLO authors' names of layers and tensors, and what shapes tell of a network."""
 
 import re
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from models import resolve
 from models.ems.blocks import (
     RealConv,
     RealShortcut,
@@ -14,7 +16,7 @@ from models.ems.blocks import (
 )
 from models.ems.head import STRIDES, AnchorDetect
 from models.ems.layout import BEHIND_BACKBONE, Layer, Layout
-from models.ems.network import EMSYOLO, SIZES, EMSConfig, resolve_config
+from models.ems.network import EMSYOLO, SIZES, EMSConfig
 
 #: What the authors call the parts of a module, by our class; "a.b" names a part of a part.
 EMS_PARTS: dict[type[nn.Module], dict[str, str]] = {
@@ -86,14 +88,17 @@ def infer_ems_config(state: dict[str, Tensor], variant: str | None = None) -> EM
     )
     num_classes = len(_tensor(state, f"model.{head}.m.0.weight")) // anchors.shape[1] - 5
     px = anchors * torch.tensor(STRIDES)[:, None, None]
-    return resolve_config(
-        "res10",
+    config = resolve(
+        "ems-res10",
         variant=variant or ("coco" if num_classes == COCO_CLASSES else "gen1"),
         num_classes=num_classes,
         in_channels=state[STEM].shape[1],
         layout=layout,
         anchors=tuple(tuple(scale.flatten().tolist()) for scale in px),
     )
+    assert isinstance(config, EMSConfig)
+    sizes = (size for size, published in SIZES.items() if published.layout == layout)
+    return replace(config, name="-".join(["ems", *sizes]))
 
 
 def _tensor(state: dict[str, Tensor], name: str) -> Tensor:
@@ -148,14 +153,6 @@ def _changes_its_map(state: dict[str, Tensor], number: int) -> bool:
     block = f"model.{number}."
     shortcut = any(name.startswith(f"{block}shortcut.") for name in state)
     return shortcut or f"{block}conv.weight" in state
-
-
-def ems_name(config: EMSConfig) -> str:
-    """The published name of a network with these layers, or "ems" if it has none."""
-    for size, published in SIZES.items():
-        if published.layout == config.layout:
-            return f"ems-{size}"
-    return "ems"
 
 
 def ems_parts(module: nn.Module) -> dict[str, str]:

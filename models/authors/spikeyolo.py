@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from models import resolve
 from models.blocks import (
     SPPF,
     AllConvBlock,
@@ -14,7 +15,7 @@ from models.blocks import (
     SpikeConv,
 )
 from models.head import Detect
-from models.spikeyolo import SIZES, SpikeYOLO, SpikeYOLOConfig, resolve_config
+from models.spikeyolo import SIZES, SpikeYOLO, SpikeYOLOConfig
 
 #: What the authors call the parts of a module, by our class; parts not listed keep their name.
 #: Their layers are numbered; 11, 13, 15, 17, 21 and 24 (up, cat) have no weights.
@@ -92,11 +93,8 @@ def infer_spikeyolo_config(state: dict[str, Tensor], variant: str | None = None)
         same_layers = max(round(3 * SIZES[sizes[0]].depth), 1) == 1
         is_coco = num_classes == COCO_CLASSES if same_layers else three_blocks_in_layer8
         variant = "coco" if is_coco else "gen1"
-    return resolve_config(
-        sizes[0], variant=variant, num_classes=num_classes, in_channels=in_channels
+    config = resolve(
+        f"spikeyolo-{sizes[0]}", variant=variant, num_classes=num_classes, in_channels=in_channels
     )
-
-
-def spikeyolo_name(config: SpikeYOLOConfig) -> str:
-    (size,) = (size for size, published in SIZES.items() if published.width == config.width)
-    return f"spikeyolo-{size}"
+    assert isinstance(config, SpikeYOLOConfig)
+    return config

@@ -7,7 +7,7 @@ Source: Su et al., "Deep Directly-Trained Spiking Neural Networks for Object Det
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -18,14 +18,13 @@ from models.detector import (
     Family,
     Upsample,
     published_but,
-    with_overrides,
 )
 from models.ems.blocks import RealConv
 from models.ems.head import AnchorDetect, Anchors, decode_anchors
 from models.ems.layout import Layout, build_layer, build_stage, ee_layout, resnet_layout
 from models.ems.loss import AnchorGains, AnchorLoss
 from models.ems.neuron import LeakySiLU
-from models.neuron import NEURONS, neuron_factory
+from models.neuron import neuron_factory
 
 FINE_ANCHORS = (10, 14, 23, 27, 37, 58)
 COCO_ANCHORS: Anchors = (FINE_ANCHORS, (81, 82, 135, 169, 344, 319))
@@ -56,13 +55,13 @@ class EMSConfig(DetectorConfig):
 
     time_steps: int = 4
     max_spikes: int = 1
-    activation: str = "lif-hard"
+    activation: Literal["lif-hard", "ilif", "nilif", "relu"] = "lif-hard"
     layout: Layout = RES10
     anchors: Anchors = COCO_ANCHORS
 
-    activations: ClassVar[tuple[str, ...]] = ("lif-hard", "ilif", "nilif", "relu")
-    renamed: ClassVar[Mapping[str, str]] = {"lif": "lif-hard"}
     family: ClassVar[str] = "ems"
+    by_name: ClassVar[tuple[str, ...]] = ("layout",)
+    renamed: ClassVar[Mapping[str, str]] = {"lif": "lif-hard"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,18 +80,6 @@ SIZES: dict[str, EMSConfig] = {
     "resnet10-cat": EMSConfig(layout=resnet_layout("ems2", 0, 0, 0, 0)),
     "resnet34-cat": EMSConfig(layout=resnet_layout("ems2", 2, 3, 5, 2)),
 }
-
-
-def resolve_config(size: str, **overrides: Any) -> EMSConfig:
-    """Size, then variant, then the overrides that are not None -> the whole configuration.
-
-    A neuron without a `max_spikes` has the one it is fixed to, or the 4 of SpikeYOLO.
-    """
-    given = overrides.get("activation") or EMSConfig.activation
-    neuron = NEURONS.get(EMSConfig.renamed.get(given, given))
-    if neuron and overrides.get("max_spikes") is None:
-        overrides["max_spikes"] = neuron.fixed.get("max_spikes", DetectorConfig.max_spikes)
-    return with_overrides(SIZES[size], VARIANTS, overrides)
 
 
 class EMSYOLO(DetectorNetwork):
@@ -143,7 +130,7 @@ class EMSYOLO(DetectorNetwork):
 
     def criterion(
         self,
-        gains: Mapping[str, float],
+        gains: Mapping[str, float] = {},
         sum_over_ranks: Callable[[Tensor], Tensor] = lambda totals: totals,
     ) -> AnchorLoss:
         config = self.config
@@ -155,4 +142,4 @@ class EMSYOLO(DetectorNetwork):
         )
 
 
-FAMILY = Family(EMSConfig, EMSYOLO, SIZES, resolve_config)
+FAMILY = Family(EMSYOLO, SIZES, VARIANTS, AnchorGains)

@@ -325,7 +325,7 @@ def test_impossible_layers_are_refused(layers, message):
             "activation is 'qann', expected one of lif-hard, ilif, nilif, relu",
         ),
         ({"anchors": (((8, 4),), ((32, 16),))}, "anchors is .* expected 2 rows of w, h, w, h"),
-        ({"width": 1}, "unknown model setting 'width', expected one of num_classes"),
+        ({"width": 1}, "unknown model setting 'width', expected one of name"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):

@@ -12,7 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from train_gen1 import TrainConfig, Trainer, command_line  # noqa: E402
+from train_gen1 import config_of, trainer_of  # noqa: E402
+from training.config import TrainConfig  # noqa: E402
 
 GOLDEN = ROOT / "tests" / "golden" / "losses.json"
 #: Family -> configuration file, size and activation; small sizes and T = 2, so that a CPU can.
@@ -21,7 +22,7 @@ FAMILIES = {
     "sgd": ("gen1_sgd.yaml", "spikeyolo-p", "ilif"),
     "adamw": ("gen1_adamw.yaml", "spikeyolo-p", "ilif"),
     "adamw, ANN twin": ("gen1_adamw.yaml", "spikeyolo-p", "relu"),
-    "EMS-YOLO": ("gen1_ems.yaml", "ems-res10", "lif"),
+    "EMS-YOLO": ("gen1_ems.yaml", "ems-res10", "lif-hard"),
 }
 STEPS = 20
 
@@ -29,16 +30,12 @@ STEPS = 20
 def family(name: str, cache: Path) -> TrainConfig:
     """The configuration of a family, small enough for a CPU."""
     file, size, activation = FAMILIES[name]
-    parser = command_line()
-    arguments = parser.parse_args(
-        ["--config", str(ROOT / "configs" / file), "--cache", str(cache), "--output", "unused"]
-    )
-    arguments.pop("config")
-    config = TrainConfig(**vars(parser.instantiate(arguments)))
     small = {"name": size, "time_steps": 2, "activation": activation}
+    options = [part for name, value in small.items() for part in (f"--model.{name}", str(value))]
+    files = ["--config", str(ROOT / "configs" / file), "--cache", str(cache)]
+    config = config_of([*files, "--output", "unused", *options])
     return replace(
         config,
-        model=replace(config.model, **small),
         optim=replace(config.optim, warmup_epochs=1),
         batch_size=2,
         workers=0,
@@ -49,11 +46,10 @@ def family(name: str, cache: Path) -> TrainConfig:
 
 def curve(config: TrainConfig) -> list[list[float]]:
     """The parts of the loss, as the model names them, in the first STEPS steps."""
-    trainer = Trainer(config)
+    trainer = trainer_of(config)
     losses: list[list[float]] = []
     while len(losses) < STEPS:
         trainer.network.train()
-        trainer.train_set.set_epoch(trainer.epoch)
         for batch in trainer.rest_of_epoch():
             losses.append([*trainer.step(batch)[0].values()])
             trainer.batch += 1

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from training.checkpoints import BackgroundWriter, on_host, read_last, write_last
+from training.saving import BackgroundWriter, on_host, read_last, write_last
 
 
 def load(path):

@@ -4,21 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from train_gen1 import TrainConfig, command_line
+from models import build_network
+from train_gen1 import config_of
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
 
 def load(path):
-    parser = command_line()
-    arguments = parser.parse_args(["--config", str(path), "--cache", "c", "--output", "o"])
-    arguments.pop("config")
-    return TrainConfig(**vars(parser.instantiate(arguments)))
+    return config_of(["--config", str(path), "--cache", "c", "--output", "o"])
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_it_loads_and_builds_a_network(path):
-    assert load(path).model.build().config.num_classes == 2
+    assert build_network(load(path).model).config.num_classes == 2
 
 
 @pytest.mark.parametrize(

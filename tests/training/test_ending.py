@@ -20,8 +20,8 @@ import eval_gen1
 import preprocessing.build
 import preprocessing.executors
 import train_gen1
+from models import build_model
 from models.checkpoint import load_checkpoint, save_checkpoint
-from models.config import ModelConfig
 from preprocessing.__main__ import main as preprocess
 from preprocessing.cache import OutputError, writing
 from preprocessing.dataset import HistogramDataset, Loader
@@ -46,7 +46,7 @@ def training(small_cache, tmp_path):
 @pytest.fixture
 def evaluation(small_cache, tmp_path):
     """Arguments of eval_gen1.py."""
-    network = ModelConfig("spikeyolo-p", time_steps=2).build()
+    network = build_model("spikeyolo-p", variant="gen1", time_steps=2)
     with h5py.File(small_cache / "train" / "r0.h5") as file:
         histogram = json.loads(file.attrs["settings"])
     meta = {"name": "spikeyolo-p", "histogram": histogram, "input": "histogram"}

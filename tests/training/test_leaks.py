@@ -6,7 +6,7 @@ import pytest
 
 from preprocessing.__main__ import main as preprocess
 from preprocessing.cache import read_manifest
-from training.leaks import event_hashes, refuse_leaks
+from training.detection import event_hashes, refuse_leaks
 
 DATED = "17-03-30_12-53-58_1037500000_1097500000"
 

@@ -5,11 +5,11 @@ import pytest
 from evaluation.detect import detect
 from gen1.coco import evaluate
 from gen1.protocol import PROTOCOLS
+from models import build_network, resolve
 from models.checkpoint import load_weights
-from models.config import ModelConfig
 from preprocessing.dataset import collate
-from train_gen1 import TrainConfig, Trainer
-from training.optim import OptimConfig
+from train_gen1 import trainer_of
+from training.config import OptimConfig, TrainConfig
 
 
 @pytest.mark.slow
@@ -27,27 +27,28 @@ def test_four_samples_are_learnt_by_heart(
 ):
     """The loss keeps the entropy of its soft targets: dfl levels off near 0.8."""
     config = TrainConfig(
-        small_cache,
-        tmp_path,
+        cache=small_cache,
+        output=tmp_path,
         epochs=steps,
         batch_size=12,
         device="cpu",
-        model=ModelConfig(name, time_steps=2, activation=activation),
+        model=resolve(name, variant="gen1", time_steps=2, activation=activation),
         optim=OptimConfig(
             "adamw", lr, 0.05, "cosine", 0.9, 0, warmup_epochs=10, ema_decay=0.9, ema_tau=2
         ),
     )
-    trainer = Trainer(config)
+    trainer = trainer_of(config)
+    train_set = trainer.task.data.dataset
     trainer.network.train()
-    batch = collate([trainer.train_set[index] for index in range(4)])
+    batch = collate([train_set[index] for index in range(4)])
     for trainer.epoch in range(steps):
         parts, _ = trainer.step(batch)
     assert parts["box"] < box_loss
     assert parts["cls"] < 0.35
 
-    model = config.model.build()
+    model = build_network(config.model)
     load_weights(model, trainer.average.weights, tmp_path)
-    found = detect(model, trainer.train_set, config.detect, 12, 0, trainer.device)["r0"]
-    metrics = evaluate([trainer.train_set.labels("r0")], [found], PROTOCOLS["all-boxes"])
+    found = detect(model, train_set, config.detect, 12, 0, trainer.device)["r0"]
+    metrics = evaluate([train_set.labels("r0")], [found], PROTOCOLS["all-boxes"])
     assert metrics.map_50 == 1.0
     assert metrics.map_50_95 > 0.9

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.sampling import batches_of_rank, count_batches, shuffled
+from training.ranks import batches_of_rank, count_batches, shuffled
 
 
 @given(st.integers(1, 60), st.integers(1, 16), st.integers(1, 8))

@@ -9,11 +9,9 @@ import pytest
 import torch
 
 from evaluation.provenance import content_hash
-from training import progress
-from training.interrupt import StopRequest
-from training.logbook import Logbook
-from training.progress import Progress
-from training.randomness import random_state, restore_random_state, seed_everything
+from training import log
+from training.log import Logbook, Progress
+from training.saving import StopRequest, random_state, restore_random_state, seed_everything
 
 
 def draw():
@@ -77,7 +75,7 @@ def test_a_second_interrupt_leaves_at_once(stop):
 @pytest.mark.parametrize("visible", [True, False])
 def test_a_log_file_gets_plain_lines_from_the_first_process_alone(capsys, monkeypatch, visible):
     now = iter(range(0, 1000, 40))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(log.time, "monotonic", lambda: next(now))
     shown = Progress(range(5), "epoch 1/2", total=8, first=3, visible=visible)
     for _ in shown:
         shown.show("box 1.00")

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from training import timing
-from training.timing import StepTimes
+from training import log
+from training.log import StepTimes
 
 
 @pytest.fixture
 def spent(monkeypatch):
     """spent(data_s, compute_s): the times of two such steps by a clock that we move."""
     now = [0.0]
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(log.time, "perf_counter", lambda: now[0])
 
     def two_steps(data_s, compute_s):
         times = StepTimes(torch.device("cpu"))

@@ -1,8 +1,8 @@
-"""Several processes that train one model: who they are, what they sum, how they agree."""
+"""Several processes that train one model: who they are, what they share, how they agree."""
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -145,3 +145,93 @@ def replicate(model: nn.Module, ranks: Ranks, accumulate: int) -> nn.Module:
         gradient_as_bucket_view=True,
         static_graph=accumulate == 1,
     )
+
+
+def count_batches(samples: int, batch_size: int, world: int) -> int:
+    """Batches of an epoch; a last one that cannot give every rank a sample is left out.
+
+    Raises ValueError where there are fewer samples, or a smaller batch, than ranks.
+    """
+    for name, found in (("batch_size", batch_size), ("the train split", samples)):
+        if found < world:
+            raise ValueError(
+                f"{name} has {found} samples for {world} processes, expected one each at least"
+            )
+    return samples // batch_size + (samples % batch_size >= world)
+
+
+def batches_of_rank(
+    order: Sequence[int], batch_size: int, rank: int, world: int
+) -> list[list[int]]:
+    """Cut `order` into batches of all ranks together; this rank's share of each, in turn.
+
+    No sample is doubled; those of the last batch are dropped only if they are fewer than ranks.
+    """
+    count = count_batches(len(order), batch_size, world)
+    starts = range(0, count * batch_size, batch_size)
+    return [list(order[start : start + batch_size][rank::world]) for start in starts]
+
+
+def shuffled(samples: int, seed: int, epoch: int) -> list[int]:
+    """The order of an epoch."""
+    generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
+    return torch.randperm(samples, generator=generator).tolist()
+
+
+def synchronise_batch_norm(model: nn.Module) -> None:
+    """Let every batch norm of the model see all ranks: torch's own on GPUs, ours on CPUs."""
+    if next(model.parameters()).is_cuda:
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.__class__ = RankBatchNorm2d  # the same tensors, another forward
+
+
+class RankBatchNorm2d(nn.BatchNorm2d):
+    """nn.BatchNorm2d whose statistics in training are those of all ranks' batches together.
+
+    For CPUs, which torch's SyncBatchNorm refuses; batches may differ in size from rank to rank.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        here = x.new_full((1,), x.numel() / x.shape[1])
+        sums = sum_over_ranks(torch.cat((x.sum((0, 2, 3)), here)))
+        count, mean = sums[-1].detach(), sums[:-1] / sums[-1]
+        centred = x - mean[:, None, None]
+        variance = sum_over_ranks(centred.square().sum((0, 2, 3))) / count
+        self._follow(mean.detach(), variance.detach() * count / (count - 1))
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return centred * scale[:, None, None] + self.bias[:, None, None]
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics towards these."""
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """y = sum over ranks of x; what depends on y on any rank depends on every rank's x."""
+
+    @staticmethod
+    def forward(ctx, x):
+        total = x.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient):
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """The sum over ranks, the same on each; gradients flow back to all of them."""
+    return _SumOverRanks.apply(x)

@@ -1,0 +1,192 @@
+"""The task of finding objects in event histograms: a cache, the loss of boxes, the mAP on val."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from evaluation.detect import detect, open_split
+from evaluation.provenance import content_hash
+from evaluation.report import detections_figure
+from evaluation.scoring import Detections, refuse_unready, score
+from evaluation.table import firing_health
+from models.detector import Criterion, DetectorNetwork
+from models.device import pick_device
+from models.energy import measure_energy
+from preprocessing.cache import Manifest, open_cache, read_header
+from preprocessing.dataset import Batch, HistogramDataset, Loader, collate
+from training.config import TrainConfig
+from training.log import Logbook
+from training.loop import Task
+from training.ranks import Ranks
+
+#: Label times on which firing is measured if no pictures are drawn; layers a warning names.
+FIRING_SAMPLES, NAMES_SHOWN = 4, 6
+
+
+def detection_task(
+    config: TrainConfig, model: DetectorNetwork, manifest: Manifest, ranks: Ranks
+) -> Task:
+    """Train and val of a cache, the model's own loss, mAP under `config.protocol`.
+
+    Raises ValueError for splits that cannot be learnt from, scored, or told apart.
+    """
+    split = partial(
+        open_split,
+        config.cache,
+        config=model.config,
+        settings=manifest.settings,
+        input=config.input,
+        in_memory=config.in_memory,
+    )
+    augment = config.augment if config.augment_on else None
+    train_set, val_set = split("train", augment=augment, seed=config.seed), split("val")
+    refuse_unready(train_set, val_set, config.protocol)
+    refuse_leaks(event_hashes(config.cache, manifest.recordings))
+    loss = model.criterion(config.gains, ranks.sum)
+    return Task(
+        TrainData(train_set, config, manifest),
+        partial(loss_of_batch, loss),
+        ValScorer(val_set, config, ranks),
+    )
+
+
+def about_data(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
+    """What a checkpoint says of the data that its network reads."""
+    return {"histogram": asdict(manifest.settings), "input": config.input}
+
+
+def loss_of_batch(loss: Criterion, maps: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+    return loss(maps, batch.targets)
+
+
+class TrainData:
+    """The train split in batches, read ahead by worker processes."""
+
+    def __init__(self, dataset: HistogramDataset, config: TrainConfig, manifest: Manifest) -> None:
+        self.dataset, self.workers = dataset, config.workers
+        self.identity = {"manifest_sha256": content_hash(asdict(manifest))}
+        self.pin_memory = pick_device(config.device).type == "cuda"
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def batches(self, epoch: int, indices: list[list[int]]) -> Loader:
+        self.dataset.set_epoch(epoch)
+        return Loader(
+            self.dataset,
+            indices,
+            self.workers,
+            pin_memory=self.pin_memory,
+            prefetch_factor=4 if self.workers else None,
+        )
+
+
+class ValScorer:
+    """mAP on val, of which every rank detects its share; pictures and firing rates on the way."""
+
+    def __init__(self, dataset: HistogramDataset, config: TrainConfig, ranks: Ranks) -> None:
+        self.dataset, self.config, self.ranks = dataset, config, ranks
+        self.rule: dict[str, str] = {"protocol": config.protocol}
+
+    def __call__(
+        self, network: DetectorNetwork, epoch: int, logbook: Logbook | None
+    ) -> dict[str, float]:
+        config, ranks = self.config, self.ranks
+        shares = ranks.gather(
+            detect(
+                network,
+                self.dataset,
+                config.detect,
+                config.batch_size,
+                config.workers,
+                next(network.parameters()).device,
+                shard=(ranks.rank, ranks.world),
+            )
+        )
+        detections = merged(shares)
+        metrics = score(self.dataset, detections, config.protocol)
+        if logbook is not None:
+            news = show_validation(
+                logbook, epoch, network, self.dataset, detections, config.pictures
+            )
+            for line in news:
+                print(line, flush=True)
+        return {"val_map_50_95": metrics.map_50_95, "val_map_50": metrics.map_50}
+
+
+def merged(shares: Sequence[Detections]) -> Detections:
+    """The detections of all ranks, per recording in order of time, as one process has them."""
+    together = {name: np.concatenate([share[name] for share in shares]) for name in shares[0]}
+    return {name: boxes[boxes["t"].argsort(kind="stable")] for name, boxes in together.items()}
+
+
+def show_validation(
+    logbook: Logbook,
+    epoch: int,
+    model: DetectorNetwork,
+    val_set: HistogramDataset,
+    detections: Detections,
+    pictures: int,
+) -> list[str]:
+    """Log `pictures` label times with boxes, and the firing rates of a spiking model on them.
+
+    Without pictures, rates are those of FIRING_SAMPLES label times. Returns lines to print:
+    what is new about silent and saturated layers.
+    """
+    if pictures:
+        figure = detections_figure(val_set, detections, spread_out(val_set, pictures))
+        logbook.add_picture("val", figure, epoch)
+    if not model.config.is_spiking:
+        return []
+    chosen = spread_out(val_set, pictures or FIRING_SAMPLES)
+    batch = collate([val_set[index] for index in chosen])
+    device = next(model.parameters()).device
+    energy = measure_energy(model, [batch.to(device).network_input()])
+    rates = {la.name: la.firing_rate for la in energy.layers if la.firing_rate is not None}
+    logbook.add_firing_rates({**rates, "mean": energy.firing_rate}, epoch)
+    return logbook.add_firing_health(firing_health(energy.as_dict(), NAMES_SHOWN), epoch)
+
+
+def spread_out(val_set: HistogramDataset, count: int) -> list[int]:
+    """Indices of `count` samples, evenly over the split."""
+    return np.linspace(0, len(val_set) - 1, min(count, len(val_set))).astype(int).tolist()
+
+
+#: Gen1 names a recording by its date and time: one name is one recording.
+DATED = re.compile(r"\d\d-\d\d-\d\d_\d\d-\d\d-\d\d_\d+_\d+")
+
+
+def refuse_leaks(splits: Mapping[str, Mapping[str, str]]) -> None:
+    """ValueError for a recording of train that is in another split too.
+
+    splits: {split: {recording: hash of its events}}. The same events are the same recording
+    whatever their names, and so is the same dated name whatever its bytes.
+    """
+    train = splits["train"]
+    by_hash = {content: name for name, content in train.items()}
+    for split in splits.keys() - {"train"}:
+        for name, content in splits[split].items():
+            if content in by_hash:
+                raise ValueError(
+                    f"{split}/{name} has the events of train/{by_hash[content]}: "
+                    f"expected no recording in two splits"
+                )
+            if name in train and DATED.search(name):
+                raise ValueError(f"{split}/{name} is in train too, expected it in one split only")
+
+
+def event_hashes(cache: Path, recordings: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """{split: {recording: hash of its events}} of a whole cache, from its files' headers."""
+    hashes: dict[str, dict[str, str]] = {}
+    for split, names in recordings.items():
+        hashes[split] = {}
+        for name in names:
+            with open_cache(cache / split / f"{name}.h5") as file:
+                hashes[split][name] = read_header(file).sources[0].content_sha256
+    return hashes
