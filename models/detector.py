@@ -24,8 +24,9 @@ class DetectorConfig:
         variant: Published layout, "gen1" or "coco"; sets what the paper set for that data set.
         num_classes: Classes to tell apart (Gen1: car, pedestrian).
         in_channels: Channels of a time step: 2 for OFF and ON, 3 for the authors' frames.
-        time_steps: T, steps of one forward; must be the cache's. The ANN twin stacks them as
-            channels.
+        time_steps: T, time bins of one input; must be the cache's.
+        bins_per_step: Bins that enter as channels of one step of a spiking network; divides T.
+            1: every bin is a step; T: one step sees all, as the ANN twin always does.
         max_spikes: D, largest spike count of a neuron in one step.
         decay: Share of the membrane kept from step to step, in [0, 1].
         input_scale: Factor on a neuron's input.
@@ -41,6 +42,7 @@ class DetectorConfig:
     num_classes: int = 80
     in_channels: int = 3
     time_steps: int = 1
+    bins_per_step: int = 1
     max_spikes: int = 4
     decay: float = 0.25
     input_scale: float = 1.0
@@ -56,9 +58,12 @@ class DetectorConfig:
     def __post_init__(self) -> None:
         activation = self.renamed.get(self.activation, self.activation)
         object.__setattr__(self, "activation", activation)
-        for name in ("num_classes", "in_channels", "time_steps", "max_spikes"):
+        for name in ("num_classes", "in_channels", "time_steps", "bins_per_step", "max_spikes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        if self.time_steps % self.bins_per_step:
+            found = f"bins_per_step is {self.bins_per_step}"
+            raise ValueError(f"{found}, expected a divisor of time_steps, {self.time_steps}")
         refuse_unknown_choices(self)
         for name, fixed in NEURONS[activation].fixed.items():
             if getattr(self, name) != fixed:
@@ -69,6 +74,16 @@ class DetectorConfig:
     def is_spiking(self) -> bool:
         """Does it run in time, on spikes?"""
         return NEURONS[self.activation].is_spiking
+
+    @property
+    def steps(self) -> int:
+        """Passes through the network in one forward; 1 for an ANN twin."""
+        return self.time_steps // self.bins_together
+
+    @property
+    def bins_together(self) -> int:
+        """Time bins that the first layer sees at once."""
+        return self.bins_per_step if self.is_spiking else self.time_steps
 
 
 class Criterion(Protocol):
@@ -125,7 +140,7 @@ class DetectorNetwork(nn.Module):
     @property
     def input_channels(self) -> int:
         """Channels of the first convolution."""
-        return self.config.in_channels * (1 if self.config.is_spiking else self.config.time_steps)
+        return self.config.in_channels * self.config.bins_together
 
     def _start(self, x: Tensor) -> Tensor:
         """The checked input as the first layer reads it; neurons at rest."""
@@ -151,11 +166,10 @@ class DetectorNetwork(nn.Module):
         T, _B, _C, H, W = x.shape
         if H % MAX_STRIDE or W % MAX_STRIDE:
             raise ValueError(f"input is {H}x{W} px, expected multiples of {MAX_STRIDE}")
-        if config.is_spiking:
-            return x
-        if config.time_steps != T:
-            raise ValueError(f"input has T={T}, the ANN twin was built for T={config.time_steps}")
-        return x.transpose(0, 1).flatten(1, 2).unsqueeze(0)
+        if T % config.bins_together or not (config.is_spiking or T == config.time_steps):
+            raise ValueError(f"input has T={T}, the network was built for T={config.time_steps}")
+        bins = x.unflatten(0, (-1, config.bins_together))
+        return bins.transpose(1, 2).flatten(2, 3) if config.bins_together > 1 else x
 
 
 class Family(NamedTuple):

@@ -191,7 +191,7 @@ def measure_energy(
     operations, samples = count_operations(deploy(model), batches)
     report = EnergyReport(
         tuple(_price(layer, prices, sparse_input) for layer in operations),
-        config.time_steps,
+        config.steps if config.is_spiking else config.time_steps,
         config.max_spikes,
         samples,
         prices,

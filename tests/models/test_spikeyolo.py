@@ -286,7 +286,7 @@ def test_ann_twin_sees_time_as_channels(lively, events):
     twin.down1.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     twin(x)
     assert torch.equal(seen[0][0, 1, 5], x[2, 1, 1])  # channel 5 = bin 2, ON
-    with pytest.raises(ValueError, match="T=3, the ANN twin was built for T=4"):
+    with pytest.raises(ValueError, match="T=3, the network was built for T=4"):
         twin(x[:3])
 
 
