@@ -17,14 +17,17 @@ from jsonargparse import ActionConfigFile, ArgumentParser, set_loader
 
 from gen1.atomic import make_writable
 from models import build_network, family_of, names, resolve
+from models.checkpoint import checkpoint_file, load_checkpoint
+from models.detector import DetectorNetwork
 from models.device import pick_device
+from models.start import start_from
 from preprocessing.cache import read_manifest
 from preprocessing.ending import end_workers, leave
 from training.config import TrainConfig, as_of_today
 from training.detection import about_data, detection_task
 from training.loop import Trainer
 from training.ranks import ALONE, Ranks, find_ranks
-from training.saving import Interrupted, seed_everything
+from training.saving import Interrupted, has_begun, seed_everything
 
 #: Settings of a network on which the published values of the others depend.
 CHOICES = ("name", "variant", "activation")
@@ -39,8 +42,23 @@ def trainer_of(config: TrainConfig, ranks: Ranks = ALONE) -> Trainer:
     seed_everything(config.seed)
     manifest = read_manifest(config.cache)
     model = build_network(config.model)
+    started = begin(model, config, ranks) if config.init else {}
     task = detection_task(config, model, manifest, ranks)
-    return Trainer(config, model, task, about_data(config, manifest), ranks)
+    trainer = Trainer(config, model, task, about_data(config, manifest), ranks)
+    trainer.origin = started
+    return trainer
+
+
+def begin(model: DetectorNetwork, config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
+    """Give a run that has not begun the weights of `config.init`; what run.json says of it."""
+    assert config.init is not None
+    if has_begun(config.output):
+        return {}
+    path = checkpoint_file(config.init)
+    start = start_from(model, load_checkpoint(path), str(path))
+    if ranks.is_main:
+        print(f"begun from {path}: {start.in_words()}", flush=True)
+    return {"init": {"file": str(path), **start._asdict(), "taken": len(start.taken)}}
 
 
 def run(config: TrainConfig, ranks: Ranks = ALONE) -> Path:

@@ -104,6 +104,7 @@ class DetectorNetwork(nn.Module):
     """
 
     config: DetectorConfig
+    backbone: ClassVar[tuple[str, ...]]  # its parts before neck and head
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
@@ -166,7 +167,7 @@ class DetectorNetwork(nn.Module):
         T, _B, _C, H, W = x.shape
         if H % MAX_STRIDE or W % MAX_STRIDE:
             raise ValueError(f"input is {H}x{W} px, expected multiples of {MAX_STRIDE}")
-        if T % config.bins_together or not (config.is_spiking or T == config.time_steps):
+        if T % config.bins_together or not (config.is_spiking or config.time_steps == T):
             raise ValueError(f"input has T={T}, the network was built for T={config.time_steps}")
         bins = x.unflatten(0, (-1, config.bins_together))
         return bins.transpose(1, 2).flatten(2, 3) if config.bins_together > 1 else x

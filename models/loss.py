@@ -80,6 +80,23 @@ class DetectionLoss(nn.Module):
         parts = {"box": box, "cls": cls, "dfl": dfl}
         return {name: part / normaliser * getattr(self.gains, name) for name, part in parts.items()}
 
+    def imitation(self, maps: list[Tensor], teacher: list[Tensor]) -> Tensor:
+        """How far class scores and side distributions are from a teacher's of the same shape.
+
+        Kullback-Leibler divergences, those of sides weighted by the teacher's best score, with
+        the gains of `cls` and `dfl`, over the sum of those scores: a scalar, 0 for equal maps.
+        """
+        sides, classes = flatten_maps(maps)
+        sides_wanted, classes_wanted = flatten_maps(teacher)
+        scores = classes_wanted.sigmoid()
+        weight = scores.amax(-1)
+        normaliser = self.sum_over_ranks(weight.sum()).clamp(min=1)
+        entropy = F.binary_cross_entropy_with_logits(classes_wanted, scores, reduction="sum")
+        cls = F.binary_cross_entropy_with_logits(classes, scores, reduction="sum") - entropy
+        log_p, log_q = sides.log_softmax(-1), sides_wanted.log_softmax(-1)
+        apart = F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(-1).mean(-1)
+        return (self.gains.cls * cls + self.gains.dfl * (apart * weight).sum()) / normaliser
+
     def _box_terms(
         self,
         side_logits: Tensor,

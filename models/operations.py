@@ -18,6 +18,7 @@ class LayerOperations:
 
     Args:
         name: Module name in the network.
+        neuron: Name of the neuron whose counts it reads; None for real values.
         steps: Passes through the layer: time steps, or 1 in a network without time.
         macs_per_step: Multiply-accumulates of one dense pass, those with padding included.
         spikes_per_step: Mean integer count of its input, in [0, levels]; None for real values.
@@ -33,6 +34,7 @@ class LayerOperations:
     """
 
     name: str
+    neuron: str | None
     steps: float
     macs_per_step: float
     spikes_per_step: float | None
@@ -70,11 +72,12 @@ class _Layer:
         elif first:
             self.nonzero_macs += weights_met(self.conv, x != 0)
 
-    def result(self, samples: int) -> LayerOperations:
+    def result(self, samples: int, names: dict[Neuron, str]) -> LayerOperations:
         steps, neuron = self.passes / samples, self.neuron
         is_spiking = neuron is not None and neuron.is_spiking
         return LayerOperations(
             self.name,
+            None if neuron is None else names[neuron],
             steps,
             self.macs_per_step,
             None if neuron is None else self.spikes / self.elements,
@@ -180,4 +183,5 @@ def count_operations(
         found = f"the network spikes (activation {deployed.config.activation!r})"
         expected = "expected neurons that say levels, repeats, spike_value and is_spiking"
         raise ValueError(f"{found}, but no layer was seen to read spikes: {expected}")
-    return tuple(layer.result(samples) for layer in layers.values()), samples
+    names = {neuron: name for name, neuron in firing.items()}
+    return tuple(layer.result(samples, names) for layer in layers.values()), samples

@@ -80,6 +80,10 @@ class SpikeYOLO(DetectorNetwork):
     """
 
     config: SpikeYOLOConfig
+    backbone = (
+        *("down1", "stage1", "down2", "stage2", "down3", "stage3", "down4", "stage4"),
+        "sppf",
+    )
 
     def __init__(self, config: SpikeYOLOConfig) -> None:
         super().__init__(config)

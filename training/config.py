@@ -38,6 +38,7 @@ class OptimConfig:
         warmup_bias_lr: Where biases start instead, falling to lr.
         warmup_momentum: Where momentum starts.
         clip: Largest gradient norm; 0 leaves gradients alone.
+        backbone_lr: Learning rate of the backbone, as a share of that of neck and head.
         accumulate: Batches whose gradients are added before a step.
         ema_decay: Decay of the averaged weights that are evaluated and kept.
         ema_tau: Steps over which that decay rises from 0.
@@ -53,6 +54,7 @@ class OptimConfig:
     warmup_bias_lr: float = 0.1
     warmup_momentum: float = 0.8
     clip: float = 10.0
+    backbone_lr: float = 1.0
     accumulate: int = 1
     ema_decay: float = 0.9999
     ema_tau: float = 2000.0
@@ -83,6 +85,11 @@ class RunConfig:
         continue_changed: Go on with more epochs or another number of processes than the run in
             `output` began with; recorded, and not exactly the run that began so.
         wandb: Project on Weights & Biases to log to as well; empty for none.
+        init: Checkpoint to begin with: of a twin, another D, T, neuron or number of classes; what
+            was taken over is printed and kept in run.json.
+        freeze: "backbone" leaves its weights and batch norms as they are.
+        energy_weight: Weight, in the loss, of the energy of accumulates as a share of the energy
+            of the ANN-equivalent; 0 asks for accuracy alone.
         model: The network.
         optim: Optimizer, learning rate, clipping and weight averaging.
         gains: Weights of the parts of the loss, by name; those left out are the published ones.
@@ -102,6 +109,9 @@ class RunConfig:
     seed: int = 0
     continue_changed: bool = False
     wandb: str = ""
+    init: Path | None = None
+    freeze: Literal["nothing", "backbone"] = "nothing"
+    energy_weight: float = 0.0
     model: DetectorConfig = field(default_factory=partial(resolve, "spikeyolo-s", variant="gen1"))
     optim: OptimConfig = field(default_factory=OptimConfig)
     gains: Mapping[str, float] = field(default_factory=dict)
@@ -111,6 +121,8 @@ class RunConfig:
         for name in ("epochs", "batch_size", "eval_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        if not self.energy_weight >= 0:
+            raise ValueError(f"energy_weight is {self.energy_weight}, expected 0 or more")
         gains = published_but(family(self.model.family).gains(), self.gains)
         object.__setattr__(self, "gains", asdict(gains))
 
@@ -133,6 +145,8 @@ class TrainConfig(RunConfig):
         in_memory: Decompress both splits into memory once; for small sets.
         augment_on: Whether training samples are augmented; the authors' recipe does not.
         protocol: Rule of the val mAP.
+        distill: Checkpoint of a larger network or twin whose maps the network is to imitate.
+        distill_weight: Weight of that imitation beside the loss of the labels.
         pictures: Label times of val drawn into TensorBoard; firing rates are theirs (0: of 4).
         augment: What augmentation may do.
         detect: Thresholds of the detections on val.
@@ -143,6 +157,8 @@ class TrainConfig(RunConfig):
     in_memory: bool = False
     augment_on: bool = False
     protocol: ProtocolName = "prophesee"
+    distill: Path | None = None
+    distill_weight: float = 1.0
     pictures: int = 4
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     detect: DetectConfig = field(default_factory=DetectConfig)

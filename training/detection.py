@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from evaluation.detect import detect, open_split
@@ -15,9 +16,11 @@ from evaluation.provenance import content_hash
 from evaluation.report import detections_figure
 from evaluation.scoring import Detections, refuse_unready, score
 from evaluation.table import firing_health
-from models.detector import Criterion, DetectorNetwork
+from models.checkpoint import checkpoint_file, load_model
+from models.detector import DetectorNetwork
 from models.device import pick_device
 from models.energy import measure_energy
+from models.thrift import EnergyMeter
 from preprocessing.cache import Manifest, open_cache, read_header
 from preprocessing.dataset import Batch, HistogramDataset, Loader, collate
 from training.config import TrainConfig
@@ -48,10 +51,9 @@ def detection_task(
     train_set, val_set = split("train", augment=augment, seed=config.seed), split("val")
     refuse_unready(train_set, val_set, config.protocol)
     refuse_leaks(event_hashes(config.cache, manifest.recordings))
-    loss = model.criterion(config.gains, ranks.sum)
     return Task(
         TrainData(train_set, config, manifest),
-        partial(loss_of_batch, loss),
+        BoxCriterion(config, model, train_set, ranks),
         ValScorer(val_set, config, ranks),
     )
 
@@ -61,8 +63,45 @@ def about_data(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
     return {"histogram": asdict(manifest.settings), "input": config.input}
 
 
-def loss_of_batch(loss: Criterion, maps: list[Tensor], batch: Batch) -> dict[str, Tensor]:
-    return loss(maps, batch.targets)
+class BoxCriterion:
+    """The loss of the labels; beside it, if asked for, imitation of a teacher and energy."""
+
+    def __init__(
+        self, config: TrainConfig, model: DetectorNetwork, train_set: HistogramDataset, ranks: Ranks
+    ) -> None:
+        self.loss = model.criterion(config.gains, ranks.sum)
+        self.config, self.ranks = config, ranks
+        self.teacher = teacher_of(config) if config.distill else None
+        if self.teacher and not hasattr(self.loss, "imitation"):
+            found = f"distill is {config.distill}, but a network of the family"
+            raise ValueError(f"{found} {config.model.family} cannot imitate, expected spikeyolo")
+        x = collate([train_set[0]]).network_input() if config.energy_weight else None
+        self.meter = None if x is None else EnergyMeter(model, x)
+
+    def __call__(self, maps: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        losses = self.loss(maps, batch.targets)
+        images = len(maps[0])
+        share = images / self.ranks.sum(maps[0].new_tensor(images))
+        if self.teacher:
+            with torch.no_grad():
+                theirs = self.teacher.to(maps[0])(batch.network_input().to(maps[0].dtype))
+            weight = self.config.distill_weight
+            losses["distill"] = weight * self.loss.imitation(maps, theirs)  # type: ignore[attr-defined]
+        if self.meter:
+            losses["energy"] = self.config.energy_weight * self.meter.share() * share
+        return losses
+
+
+def teacher_of(config: TrainConfig) -> DetectorNetwork:
+    """The network to imitate. Raises ValueError for one whose maps have another shape."""
+    assert config.distill is not None
+    path = checkpoint_file(config.distill)
+    teacher, _ = load_model(path)
+    for name in ("family", "num_classes", "in_channels", "time_steps"):
+        found, wanted = getattr(teacher.config, name), getattr(config.model, name)
+        if found != wanted:
+            raise ValueError(f"{path}: a teacher of {name} {found!r}, expected {wanted!r}")
+    return teacher
 
 
 class TrainData:
@@ -111,13 +150,12 @@ class ValScorer:
         )
         detections = merged(shares)
         metrics = score(self.dataset, detections, config.protocol)
+        figures = {"val_map_50_95": metrics.map_50_95, "val_map_50": metrics.map_50}
         if logbook is not None:
-            news = show_validation(
+            figures |= show_validation(
                 logbook, epoch, network, self.dataset, detections, config.pictures
             )
-            for line in news:
-                print(line, flush=True)
-        return {"val_map_50_95": metrics.map_50_95, "val_map_50": metrics.map_50}
+        return figures
 
 
 def merged(shares: Sequence[Detections]) -> Detections:
@@ -133,24 +171,27 @@ def show_validation(
     val_set: HistogramDataset,
     detections: Detections,
     pictures: int,
-) -> list[str]:
+) -> dict[str, float]:
     """Log `pictures` label times with boxes, and the firing rates of a spiking model on them.
 
-    Without pictures, rates are those of FIRING_SAMPLES label times. Returns lines to print:
-    what is new about silent and saturated layers.
+    Without pictures, rates are those of FIRING_SAMPLES label times. Prints what is new about
+    silent and saturated layers; returns the energy of an inference in mJ, and how many times less
+    it is than that of the ANN-equivalent, on the same samples.
     """
     if pictures:
         figure = detections_figure(val_set, detections, spread_out(val_set, pictures))
         logbook.add_picture("val", figure, epoch)
     if not model.config.is_spiking:
-        return []
+        return {}
     chosen = spread_out(val_set, pictures or FIRING_SAMPLES)
     batch = collate([val_set[index] for index in chosen])
     device = next(model.parameters()).device
     energy = measure_energy(model, [batch.to(device).network_input()])
     rates = {la.name: la.firing_rate for la in energy.layers if la.firing_rate is not None}
     logbook.add_firing_rates({**rates, "mean": energy.firing_rate}, epoch)
-    return logbook.add_firing_health(firing_health(energy.as_dict(), NAMES_SHOWN), epoch)
+    for line in logbook.add_firing_health(firing_health(energy.as_dict(), NAMES_SHOWN), epoch):
+        print(line, flush=True)
+    return {"val_mj": energy.snn_mj, "val_ann_ratio": energy.ratio}
 
 
 def spread_out(val_set: HistogramDataset, count: int) -> list[int]:

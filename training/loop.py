@@ -95,6 +95,7 @@ class Trainer:
         self.device = pick_device(config.device)
         refuse_amp(config.amp, self.device)
         self.batches_per_epoch = count_batches(len(task.data), config.batch_size, ranks.world)
+        self.frozen = freeze(model) if config.freeze == "backbone" else []
         memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         self.dtype = torch.float64 if config.amp == "fp64" else torch.float32
         model.to(self.device, self.dtype).to(memory_format=memory_format)  # type: ignore[call-overload]
@@ -112,6 +113,7 @@ class Trainer:
         self.files = RunFiles(config, about, ranks)
         self.times = StepTimes(self.device)
         self.logbook: Logbook | None = None
+        self.origin: dict[str, Any] = {}  # where its first weights come from, for run.json
 
     # ------------------------------------------------------------------ saving and continuing
 
@@ -181,7 +183,7 @@ class Trainer:
                 found = f"continuing {self.config.output} {place}"
                 print("; ".join([found, *self.files.changes]), flush=True)
             where = {"epoch": self.epoch, "batch": self.batch, "device": str(self.device)}
-            self.files.note_start({**self.task.data.identity, **where})
+            self.files.note_start({**self.task.data.identity, **self.origin, **where})
         self.stop.listen()
         self.ranks.finish = self.files.finish
         try:
@@ -214,6 +216,8 @@ class Trainer:
     def train_epoch(self) -> dict[str, float]:
         """One pass over the train split, from `self.batch` on; returns the mean loss parts."""
         self.network.train()
+        for part in self.frozen:
+            part.eval()  # batch norms, too
         title, total = f"epoch {self.epoch + 1}/{self.config.epochs}", self.batches_per_epoch
         progress = Progress(
             self.rest_of_epoch(), title, total, self.batch, visible=self.ranks.is_main
@@ -295,25 +299,26 @@ class Trainer:
 
 
 def build_optimizer(
-    model: nn.Module, config: OptimConfig, batch_size: int
+    model: DetectorNetwork, config: OptimConfig, batch_size: int
 ) -> torch.optim.Optimizer:
-    """Three groups: convolution weights (decayed), norm weights, and `biases`."""
-    convolutions: list[nn.Parameter] = []
-    norms: list[nn.Parameter] = []
-    biases: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            biases.append(parameter)
-        else:
-            (convolutions if parameter.dim() > 1 else norms).append(parameter)
+    """Three groups: convolution weights (decayed), norm weights, and `biases`.
+
+    With a rate of its own, the backbone has three more.
+    """
     decay = config.weight_decay
     if config.name == "sgd":
         decay *= batch_size * config.accumulate / NOMINAL_BATCH
-    groups = [
-        {"params": convolutions, "weight_decay": decay, "biases": False},
-        {"params": norms, "weight_decay": 0.0, "biases": False},
-        {"params": biases, "weight_decay": 0.0, "biases": True},
-    ]
+    backbone = model.backbone if config.backbone_lr != 1 else ()
+    groups: list[dict[str, Any]] = []
+    for share in dict.fromkeys((1.0, config.backbone_lr)):
+        groups += [
+            {"params": [], "weight_decay": decay, "biases": False, "lr_share": share},
+            {"params": [], "weight_decay": 0.0, "biases": False, "lr_share": share},
+            {"params": [], "weight_decay": 0.0, "biases": True, "lr_share": share},
+        ]
+    for name, parameter in model.named_parameters():
+        kind = 2 if name.endswith("bias") else 0 if parameter.dim() > 1 else 1
+        groups[kind + 3 * (name.partition(".")[0] in backbone)]["params"].append(parameter)
     if config.name == "sgd":
         return torch.optim.SGD(groups, config.lr, config.momentum, nesterov=True)
     return torch.optim.AdamW(groups, config.lr, betas=(config.momentum, 0.999))
@@ -340,10 +345,18 @@ def set_rates(
     momentum = config.warmup_momentum + (config.momentum - config.warmup_momentum) * warm
     for group in optimizer.param_groups:
         start = config.warmup_bias_lr if group["biases"] and config.name == "sgd" else 0.0
-        group["lr"] = start + (target - start) * warm
+        group["lr"] = (start + (target - start) * warm) * group.get("lr_share", 1.0)
         if config.name == "sgd":
             group["momentum"] = momentum
     return optimizer.param_groups[0]["lr"]
+
+
+def freeze(model: DetectorNetwork) -> list[nn.Module]:
+    """Let the backbone learn nothing; its parts."""
+    parts = [model.get_submodule(name) for name in model.backbone]
+    for part in parts:
+        part.requires_grad_(False)
+    return parts
 
 
 class WeightAverage:

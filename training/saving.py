@@ -181,6 +181,11 @@ class BackgroundWriter:
             self._pending.popleft().result()
 
 
+def has_begun(directory: Path) -> bool:
+    """Is there a run to continue?"""
+    return (directory / LAST).exists() or (directory / PREVIOUS).exists()
+
+
 def write_last(directory: Path, write: Callable[[Path], None]) -> None:
     """Let `write` make last.pt; the one before becomes previous.pt, at no moment is there none."""
     new = directory / "new.pt"

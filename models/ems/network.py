@@ -89,6 +89,7 @@ class EMSYOLO(DetectorNetwork):
     """
 
     config: EMSConfig
+    backbone = ("stem", "stage1", "stage2", "stage3", "stage4")
 
     def __init__(self, config: EMSConfig) -> None:
         super().__init__(config)

@@ -1,0 +1,95 @@
+"""Begin with the weights of another network: a twin, another D, T, neuron or number of classes."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.checkpoint import Checkpoint
+from models.detector import DetectorNetwork
+
+
+class Start(NamedTuple):
+    """Tensors by what became of them: taken as they were, reshaped, or left to begin anew."""
+
+    taken: list[str]
+    reshaped: list[str]
+    anew: list[str]
+
+    def in_words(self) -> str:
+        words = [f"{len(self.taken)} tensors taken over"]
+        words += [f"reshaped: {', '.join(self.reshaped)}"] if self.reshaped else []
+        words += [f"begun anew: {', '.join(self.anew)}"] if self.anew else []
+        return "; ".join(words)
+
+
+@torch.no_grad()
+def start_from(model: DetectorNetwork, checkpoint: Checkpoint, source: str) -> Start:
+    """Overwrite the weights of `model` with those of a trained checkpoint of ours.
+
+    The first convolution is summed over, or repeated for, the time bins it sees at once; the
+    layers whose shape tells the number of classes begin anew where that is another. Nothing else
+    may differ: raises ValueError, changing nothing, for another width, family or input.
+    """
+    if checkpoint.kind != "trained":
+        raise ValueError(f"{source}: holds a {checkpoint.kind} network, expected a trained one")
+    ours, theirs = model.config, checkpoint.config
+    if ours.family != theirs.family:
+        raise ValueError(f"{source}: holds a {theirs.family} network, expected {ours.family}")
+    if ours.in_channels != theirs.in_channels:
+        found = f"{source}: reads {theirs.in_channels} channels"
+        raise ValueError(f"{found}, expected {ours.in_channels}")
+    stem = first_convolution(model)
+    by_class = layers_of_other_shape(model, theirs.num_classes)
+    fitted: dict[str, Tensor] = {}
+    start = Start([], [], [])
+    current = model.state_dict()
+    for name, wanted in current.items():
+        given = checkpoint.weights.get(name)
+        if name == f"{stem}.weight" and given is not None and given.shape != wanted.shape:
+            given = rebinned(given, theirs.bins_together, ours.bins_together)
+            start.reshaped.append(name)
+        elif name.rpartition(".")[0] in by_class:
+            start.anew.append(name)
+            continue
+        else:
+            start.taken.append(name)
+        if given is None or given.shape != wanted.shape:
+            shape = "no such tensor" if given is None else tuple(given.shape)
+            raise ValueError(f"{source}: {name} is {shape}, expected {tuple(wanted.shape)}")
+        fitted[name] = given
+    if extra := checkpoint.weights.keys() - current.keys():
+        raise ValueError(f"{source}: {min(extra)} has no place in {ours.name}")
+    model.load_state_dict({**current, **fitted})
+    return start
+
+
+def rebinned(weight: Tensor, found: int, wanted: int) -> Tensor:
+    """The kernel [out, found * C, k, k] of a layer that sees `found` bins, for `wanted` bins.
+
+    Summed over bins that now come one after another, repeated for bins that now come together:
+    either way a scene that stands still gives a step the same sum. ValueError if neither divides.
+    """
+    out, channels, *kernel = weight.shape
+    bins = weight.view(out, found, channels // found, *kernel)
+    if found % wanted == 0:
+        bins = bins.unflatten(1, (-1, wanted)).sum(1)
+    elif wanted % found == 0:
+        bins = bins.repeat(1, wanted // found, 1, 1, 1) * (found / wanted)
+    else:
+        raise ValueError(f"a first layer of {found} bins cannot serve {wanted}, expected a divisor")
+    return bins.flatten(1, 2)
+
+
+def first_convolution(model: nn.Module) -> str:
+    """Its name: the layer that reads the input."""
+    return next(name for name, m in model.named_modules() if isinstance(m, nn.Conv2d))
+
+
+def layers_of_other_shape(model: DetectorNetwork, num_classes: int) -> set[str]:
+    """Layers that are of another shape in the network of so many classes."""
+    with torch.device("meta"):
+        other = type(model)(replace(model.config, num_classes=num_classes)).state_dict()
+    mine = model.state_dict().items()
+    return {name.rpartition(".")[0] for name, t in mine if t.shape != other[name].shape}

@@ -1,0 +1,103 @@
+"""A network begun with the weights of another one."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models import build_model
+from models.checkpoint import Checkpoint
+from models.deploy import deploy
+from models.start import rebinned, start_from
+
+GEN1 = {"variant": "gen1", "time_steps": 2}
+
+
+def checkpoint_of(model, kind="trained"):
+    return Checkpoint(model.config, model.state_dict(), {}, {}, kind)
+
+
+def begun(model, other, **options):
+    return start_from(model, checkpoint_of(other, **options), "x.pt")
+
+
+@pytest.mark.parametrize("name", ["spikeyolo-p", "ems-res10"])
+def test_a_twin_gives_all_and_its_first_layer_summed_over_bins(name):
+    twin = build_model(name, **GEN1, activation="relu")
+    model = build_model(name, **GEN1, activation="ilif", max_spikes=8)
+    start = begun(model, twin)
+    (stem,) = start.reshaped
+    assert start.anew == []
+    theirs = twin.state_dict()
+    for tensor, value in model.state_dict().items():
+        wanted = theirs[tensor][:, :2] + theirs[tensor][:, 2:] if tensor == stem else theirs[tensor]
+        assert torch.equal(value, wanted), tensor
+
+
+def test_the_same_bins_at_once_give_the_first_layer_as_it_is():
+    twin = build_model("spikeyolo-p", **GEN1, activation="relu")
+    model = build_model("spikeyolo-p", **GEN1, bins_per_step=2)
+    assert begun(model, twin).reshaped == []
+    assert all(map(torch.equal, model.state_dict().values(), twin.state_dict().values()))
+
+
+@pytest.mark.parametrize(("found", "wanted"), [(4, 1), (4, 2), (1, 4), (2, 4)])
+def test_a_scene_that_stands_still_gives_every_step_the_same_sum(found, wanted):
+    weight = torch.rand(3, found * 2, 5, 5)
+    still = torch.rand(2)
+
+    def total(kernel, bins):  # per bin, of the time that the layer sees
+        return torch.einsum("ochw,c->o", kernel, still.repeat(bins))
+
+    torch.testing.assert_close(total(rebinned(weight, found, wanted), wanted), total(weight, found))
+
+
+@pytest.mark.parametrize(
+    ("name", "anew"),
+    [
+        ("spikeyolo-p", {f"head.cls.{i}.2.conv" for i in range(3)}),
+        ("ems-res10", {f"head.convs.{i}" for i in range(2)}),
+    ],
+)
+@pytest.mark.parametrize("classes", [5, 80])
+def test_other_classes_begin_anew_in_the_layers_that_count_them(name, anew, classes):
+    theirs = build_model(name, **GEN1, num_classes=classes)
+    model = build_model(name, **GEN1)
+    start = begun(model, theirs)
+    assert anew <= {tensor.rpartition(".")[0] for tensor in start.anew}
+    assert all(tensor.startswith("head.c") for tensor in start.anew)
+    assert len(start.taken) + len(start.anew) == len(model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("spikeyolo-n", {}, r"x\.pt: down1\.conv\.weight is \(48, 2, 7, 7\), exp"),
+        ("ems-res10", {}, r"x\.pt: holds a ems network, expected spikeyolo"),
+        ("spikeyolo-p", {"in_channels": 3}, r"x\.pt: reads 3 channels, expected 2"),
+        (
+            "spikeyolo-p",
+            {"time_steps": 3, "activation": "relu"},
+            "a first layer of 3 bins cannot serve 2, expected a divisor",
+        ),
+    ],
+)
+def test_another_network_is_refused_and_nothing_is_changed(name, settings, message):
+    model = build_model("spikeyolo-p", **GEN1, bins_per_step=2 if "time_steps" in settings else 1)
+    before = {tensor: value.clone() for tensor, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        begun(model, build_model(name, **{**GEN1, **settings}))
+    assert all(map(torch.equal, before.values(), model.state_dict().values()))
+
+
+def test_a_deployed_network_is_refused():
+    model = build_model("spikeyolo-p", **GEN1)
+    with pytest.raises(ValueError, match="holds a deployed network, expected a trained one"):
+        begun(model, deploy(model), kind="deployed")
+
+
+def test_extra_weights_are_named():
+    model = build_model("spikeyolo-p", **GEN1)
+    more = replace(model.config, depth=1.0)
+    with pytest.raises(ValueError, match=r"stage1\.1\.conv1\.bn\.bias has no place in spikeyolo-p"):
+        begun(model, type(model)(more))

@@ -1,0 +1,89 @@
+"""A run begun from a twin, with a teacher, with energy to save, with parts that do not learn."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from models.checkpoint import load_checkpoint
+from train_gen1 import main
+
+
+def options(cache, output, *more):
+    command = ["--cache", str(cache), "--output", str(output), "--model.name", "spikeyolo-p"]
+    command += ["--model.time_steps", "2", "--epochs", "1", "--batch_size", "6", "--workers", "0"]
+    command += ["--device", "cpu", "--threads", "1", "--pictures", "0", *more]
+    return command
+
+
+@pytest.fixture(scope="module")
+def twin(small_cache, tmp_path_factory):
+    output = tmp_path_factory.mktemp("twin") / "run"
+    assert main(options(small_cache, output, "--model.activation", "relu")) == 0
+    return output
+
+
+def test_a_run_begins_with_its_twin_and_says_so(small_cache, twin, tmp_path, capsys):
+    rates = ["--optim.lr", "1e-12", "--optim.warmup_bias_lr", "0", "--optim.weight_decay", "0"]
+    command = options(small_cache, tmp_path, "--init", str(twin), *rates)
+    assert main(command) == 0
+    said = f"begun from {twin / 'best.pt'}: 753 tensors taken over; reshaped: down1.conv.weight"
+    assert said in capsys.readouterr().out
+    (start,) = json.loads((tmp_path / "run.json").read_text())["starts"]
+    assert start["init"]["reshaped"] == ["down1.conv.weight"]
+    theirs = load_checkpoint(twin / "best.pt").weights["sppf.conv1.conv.weight"]
+    ours = load_checkpoint(tmp_path / "last.pt").training["weights"]["sppf.conv1.conv.weight"]
+    assert torch.allclose(theirs, ours, atol=1e-6)
+    assert main(command) == 0
+    assert "begun from" not in capsys.readouterr().out
+
+
+def test_a_frozen_backbone_stays_while_the_head_learns(small_cache, twin, tmp_path):
+    more = ["--init", str(twin), "--freeze", "backbone", "--optim.warmup_epochs", "0"]
+    assert main(options(small_cache, tmp_path, *more)) == 0
+    before = load_checkpoint(twin / "best.pt").weights
+    after = load_checkpoint(tmp_path / "last.pt").training["weights"]
+    moved = {n.partition(".")[0] for n, w in after.items() if not torch.equal(w, before[n])}
+    assert moved - {"down1"} >= {"head", "reduce5", "out3"}
+    assert not moved & {"stage1", "down2", "stage4", "sppf"}
+
+
+def test_a_backbone_can_learn_at_a_rate_of_its_own(small_cache, tmp_path):
+    more = ["--optim.backbone_lr", "0.1", "--optim.warmup_epochs", "0", "--optim.name", "adamw"]
+    assert main(options(small_cache, tmp_path, *more)) == 0
+    groups = load_checkpoint(tmp_path / "last.pt").training["optimizer"]["param_groups"]
+    rates = [group["lr"] for group in groups]
+    assert rates == pytest.approx([0.02] * 3 + [0.002] * 3)
+
+
+def test_teacher_and_energy_are_parts_of_the_loss(small_cache, twin, tmp_path):
+    more = ["--distill", str(twin), "--energy_weight", "1"]
+    assert main(options(small_cache, tmp_path, *more)) == 0
+    (row,) = csv.DictReader((tmp_path / "metrics.csv").open())
+    assert float(row["distill"]) > 0
+    assert 0 < float(row["energy"]) < 1
+    assert float(row["val_mj"]) * float(row["val_ann_ratio"]) == pytest.approx(1.3, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--energy_weight", "-1"], "energy_weight is -1.0, expected 0 or more"),
+        (["--energy_weight", "1", "--model.activation", "relu"], "activation 'relu' has no energy"),
+        (["--init", "/nowhere"], "/nowhere: no such checkpoint"),
+        (["--distill", "/nowhere"], "/nowhere: no such checkpoint"),
+        (["--init", "TWIN", "--model.name", "spikeyolo-n"], "down1.conv.weight is (16, 2, 7, 7),"),
+        (["--distill", "TWIN", "--model.name", "ems-res10"], "a teacher of family 'spikeyolo', ex"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(
+    small_cache, twin, tmp_path, capsys, more, message
+):
+    more = [str(twin) if word == "TWIN" else word for word in more]
+    output = tmp_path / "run"
+    assert main(options(small_cache, output, *more)) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert not list(output.glob("*"))
