@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from errno import ENOLCK, ENOSYS, EOPNOTSUPP
 from pathlib import Path
-from typing import IO
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from gen1.dat import DatReader
 from gen1.labels import read_boxes, refuse_foreign_times
@@ -28,13 +29,13 @@ from preprocessing.cache import (
     write_manifest,
     writing,
 )
-from preprocessing.claim import claim
 from preprocessing.denoise import hot_pixels
 from preprocessing.histogram import EventTally, HistogramSettings, window_histogram
 from preprocessing.windows import label_times, label_windows, stride_times
 
 #: Events of the memory map that a worker keeps in memory at most, 64 MiB.
 MAX_MAPPED_EVENTS = 1 << 23
+CLAIM, PATIENCE_S = ".claim", 3.0
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,31 @@ def build(
         with writing(output):
             for folder in folders:
                 folder.mkdir(parents=True, exist_ok=True)
-            claimed = let_go.enter_context(claim(output))
+            let_go.enter_context(claim(output))
         if not overwrite:
             refuse_other_settings(recordings, output, settings)
         _remove_leftovers(output)
         write_manifest(output, Manifest(settings, complete=False, recordings={}, failed={}))
-        let_go.pop_all()
+        claimed = let_go.pop_all()
     return _run_to_the_end(recordings, output, settings, executor, in_flight, claimed)
+
+
+def claim(directory: Path) -> AbstractContextManager:
+    """Claim a directory until the context ends, or the process dies however it dies.
+
+    Raises ValueError if a living run holds it. On a file system without locks nothing is
+    claimed: two runs there waste work, but each writes whole files under names of its own
+    before it renames them.
+    """
+    try:
+        return FileLock(directory / CLAIM, fallback_to_soft=False).acquire(PATIENCE_S)
+    except Timeout:
+        found = "another run of `python -m preprocessing` is writing here"
+        raise ValueError(f"{directory}: {found}, wait for it to end") from None
+    except OSError as error:
+        if error.errno not in (ENOLCK, ENOSYS, EOPNOTSUPP):
+            raise
+        return nullcontext()
 
 
 def build_recording(recording: Recording, path: Path, settings: HistogramSettings) -> Report:
@@ -188,7 +207,7 @@ def _run_to_the_end(
     settings: HistogramSettings,
     executor: Executor,
     in_flight: int,
-    claimed: IO[bytes],
+    claimed: ExitStack,
 ) -> Iterator[Outcome]:
     """Yield every outcome, then write the complete manifest and let go of the output."""
     outcomes = []
