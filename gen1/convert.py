@@ -13,9 +13,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gen1.dat import CONTROL_BYTES, LARGEST_SENSOR_HW, MAX_HEADER_BYTES, MAX_SIDE, write_dat_packets
+from gen1.dat import (
+    LARGEST_SENSOR_HW,
+    MAX_HEADER_BYTES,
+    MAX_SIDE,
+    header_fields,
+    write_dat_packets,
+)
 from gen1.evt import EvtStream
 
+HEADER_LINE = re.compile(rb"% ([A-Za-z]\S*)([^\n]*)")
 VERSIONS = {"2": "2", "20": "2", "21": "2.1", "3": "3", "30": "3"}
 #: What plugin_name says of the sensor -> height and width in px.
 SENSORS_HW = {
@@ -136,18 +143,7 @@ def _read_header(path: Path) -> tuple[dict[str, str], int]:
     if not head.startswith(b"% "):
         found = f"begins with {head[:6]!r}" if head else "is empty"
         raise ValueError(f"{path}: {found}, expected a Prophesee RAW recording")
-    fields: dict[str, str] = {}
-    offset = 0
-    while "end" not in fields and re.match(rb"% [A-Za-z]", head[offset : offset + 3]):
-        line, newline, _ = head[offset:].partition(b"\n")
-        if line.translate(None, CONTROL_BYTES) != line:
-            break  # words that happen to begin as a line of the header does
-        if not newline:
-            raise ValueError(f"{path}: ends inside its header, expected events after it")
-        key, _, value = line[2:].decode("latin-1").strip().partition(" ")
-        fields[key.lower()] = value.strip()
-        offset += len(line) + 1
-    return fields, offset
+    return header_fields(path, head, HEADER_LINE, "events")
 
 
 def _version(path: Path, fields: dict[str, str]) -> str:

@@ -16,7 +16,7 @@ from gen1.spec import (
     RECORDINGS_PER_SPLIT,
     SPLITS,
     WIDTH,
-    visible,
+    by_name,
 )
 
 #: Every recording of the published data set lasts so long; most others were cut short.
@@ -62,17 +62,13 @@ def survey(root: Path, deep: bool = False) -> Survey:
         raise ValueError(f"{root}: has no folder {', '.join(SPLITS)}, expected a data set")
     found = Survey()
     for folder in folders:
-        dats = {path.name.removesuffix(DAT_SUFFIX) for path in visible(folder, f"*{DAT_SUFFIX}")}
-        boxes = {path.name.removesuffix(BOX_SUFFIX) for path in visible(folder, f"*{BOX_SUFFIX}")}
-        found.recordings[folder.name] = len(dats & boxes)
-        found.problems += [f"{folder / name}{DAT_SUFFIX}: no labels" for name in dats - boxes]
-        found.problems += [f"{folder / name}{BOX_SUFFIX}: no recording" for name in boxes - dats]
-        spans_us = {
-            name: _add_recording(found, folder / f"{name}{DAT_SUFFIX}", deep)
-            for name in sorted(dats)
-        }
-        for name in sorted(boxes):
-            _add_boxes(found, folder / f"{name}{BOX_SUFFIX}", spans_us.get(name))
+        dats, boxes = by_name(folder, DAT_SUFFIX), by_name(folder, BOX_SUFFIX)
+        found.recordings[folder.name] = len(dats.keys() & boxes)
+        found.problems += [f"{dats[name]}: no labels" for name in dats if name not in boxes]
+        found.problems += [f"{boxes[name]}: no recording" for name in boxes if name not in dats]
+        spans_us = {name: _add_recording(found, path, deep) for name, path in dats.items()}
+        for name, path in boxes.items():
+            _add_boxes(found, path, spans_us.get(name))
     for split, expected in RECORDINGS_PER_SPLIT.items():
         if found.recordings[split] != expected:
             counts = f"{found.recordings[split]} recordings with labels, published are {expected}"
