@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from gen1.recordings import list_recordings
 from gen1.spec import HEIGHT, WIDTH
-from preprocessing.build import Outcome, build
+from preprocessing.build import Estimate, Outcome, build, estimate
 from preprocessing.cache import read_manifest
 from preprocessing.cluster import (
     connect_to_cluster,
@@ -25,7 +25,6 @@ from preprocessing.cluster import (
     worker_deaths,
 )
 from preprocessing.ending import fail, leave
-from preprocessing.estimate import Estimate, estimate
 from preprocessing.histogram import HistogramSettings
 from preprocessing.verify import summary, verify
 

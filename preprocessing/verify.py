@@ -39,10 +39,7 @@ def verify(directory: Path, deep: bool = False) -> Iterator[Check]:
     deep decompresses every sample against its checksum and counts its events. Raises
     ValueError if there is no manifest or preprocessing has not finished.
     """
-    manifest = read_manifest(directory)
-    if not manifest.complete:
-        hint = "run the same `python -m preprocessing` again"
-        raise ValueError(f"{directory}: preprocessing has not finished, {hint}")
+    manifest = read_manifest(directory, finished=True)
     listed = set()
     for split, reports in manifest.recordings.items():
         for name, report in reports.items():
@@ -60,8 +57,7 @@ def check_file(path: Path, manifest: Manifest, report: dict, deep: bool) -> Chec
     try:
         with open_cache(path) as file:
             header = read_header(file)
-            difference = describe_difference(header.settings, manifest.settings)
-            if difference:
+            if difference := describe_difference(header.settings, manifest.settings):
                 return Check(path, "stale", f"made with {difference}")
             if asdict(header.report) != report:
                 return Check(path, "stale", "its report is not the manifest's")
