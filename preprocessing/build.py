@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from errno import ENOLCK, ENOSYS, EOPNOTSUPP
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -90,7 +91,7 @@ def build(
         _remove_leftovers(output)
         write_manifest(output, Manifest(settings, complete=False, recordings={}, failed={}))
         claimed = let_go.pop_all()
-    return _run_to_the_end(recordings, output, settings, executor, in_flight, claimed)
+    return _run(recordings, output, settings, executor, in_flight, claimed)
 
 
 def claim(directory: Path) -> AbstractContextManager:
@@ -196,8 +197,7 @@ def finished_report(recording: Recording, path: Path, settings: HistogramSetting
     return None
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """Expected size of a cache in bytes, windows in it, and seconds that one worker needs."""
 
     windows: int
@@ -251,7 +251,7 @@ def _header(path: Path) -> Header | None:
         return None
 
 
-def _run_to_the_end(
+def _run(
     recordings: list[Recording],
     output: Path,
     settings: HistogramSettings,
@@ -260,11 +260,20 @@ def _run_to_the_end(
     claimed: ExitStack,
 ) -> Iterator[Outcome]:
     """Yield every outcome, then write the complete manifest and let go of the output."""
-    outcomes = []
+    outcomes: list[Outcome] = []
+    running: set[Future[Outcome]] = set()
+    waiting = iter(recordings)
     with claimed:
-        for outcome in _run(recordings, output, settings, executor, in_flight):
-            outcomes.append(outcome)
-            yield outcome
+        while True:
+            for recording in islice(waiting, in_flight - len(running)):
+                path = cache_path(output, recording)
+                running.add(executor.submit(_update, recording, path, settings))
+            if not running:
+                break
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                outcomes.append(future.result())
+                yield outcomes[-1]
         _remove_leftovers(output)
         write_manifest(output, _summary(settings, outcomes))
 
@@ -275,39 +284,16 @@ def _remove_leftovers(output: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _run(
-    recordings: list[Recording],
-    output: Path,
-    settings: HistogramSettings,
-    executor: Executor,
-    in_flight: int,
-) -> Iterator[Outcome]:
-    """Outcomes in the order in which they finish."""
-    running: dict[Future, Recording] = {}
-    waiting = iter(recordings)
-    while True:
-        for recording in islice(waiting, in_flight - len(running)):
-            path = cache_path(output, recording)
-            running[executor.submit(_update, recording, path, settings)] = recording
-        if not running:
-            return
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            recording = running.pop(future)
-            try:
-                report, reused = future.result()
-                yield Outcome(recording, report, reused)
-            except OutputError:
-                raise
-            except (ValueError, OSError) as error:
-                yield Outcome(recording, None, error=str(error))
-
-
-def _update(recording: Recording, path: Path, settings: HistogramSettings) -> tuple[Report, bool]:
-    """Keep (True) or make (False) the cache file of one recording; runs in a worker."""
-    report = finished_report(recording, path, settings)
-    if report is not None:
-        return report, True
-    return build_recording(recording, path, settings), False
+def _update(recording: Recording, path: Path, settings: HistogramSettings) -> Outcome:
+    """Keep or make the cache file of one recording; runs in a worker."""
+    try:
+        if report := finished_report(recording, path, settings):
+            return Outcome(recording, report, reused=True)
+        return Outcome(recording, build_recording(recording, path, settings))
+    except OutputError:
+        raise
+    except (ValueError, OSError) as error:
+        return Outcome(recording, None, error=str(error))
 
 
 def _summary(settings: HistogramSettings, outcomes: list[Outcome]) -> Manifest:

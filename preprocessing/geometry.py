@@ -100,9 +100,8 @@ class Letterbox:
     def fit(self, frames: np.ndarray, background: int = 0) -> np.ndarray:
         """Frames uint8 [..., height, width] -> [..., side, side]; `background` is not used."""
         if frames.shape[-2:] != (self.height, self.width):
-            raise ValueError(
-                f"frames of {frames.shape[-2:]} px, expected {(self.height, self.width)}"
-            )
+            expected = (self.height, self.width)
+            raise ValueError(f"frames of {frames.shape[-2:]} px, expected {expected}")
         boxed = np.full((*frames.shape[:-2], self.side, self.side), self.border, np.uint8)
         rows = slice(self._top, self._top + self._scaled_height)
         boxed[..., rows, :] = _scale_bilinear(frames, self._scaled_height, self.side)
@@ -110,21 +109,19 @@ class Letterbox:
 
     def boxes_to_network(self, xyxy: Boxes) -> Boxes:
         """Corners in sensor px -> corners in network px (any array or tensor)."""
-        return self._affine(xyxy, inverse=False)
+        scale, offset = self._affine(xyxy)
+        return xyxy * scale + offset
 
     def boxes_to_sensor(self, xyxy: Boxes) -> Boxes:
         """Corners in network px -> corners in sensor px, the inverse."""
-        return self._affine(xyxy, inverse=True)
+        scale, offset = self._affine(xyxy)
+        return (xyxy - offset) / scale
 
-    def _affine(self, xyxy: Boxes, inverse: bool) -> Boxes:
-        scale = np.array([self.side / self.width, self._scaled_height / self.height] * 2)
-        offset = np.array([0, self._top] * 2)
-        corners: Any = xyxy
-        if not isinstance(xyxy, np.ndarray):  # a tensor wants factors of its own kind
-            scale, offset = corners.new_tensor(scale), corners.new_tensor(offset)
-        else:
-            scale, offset = scale.astype(xyxy.dtype), offset.astype(xyxy.dtype)
-        return (corners - offset) / scale if inverse else corners * scale + offset
+    def _affine(self, xyxy: Any) -> tuple[Any, Any]:
+        """Factors and offsets of corners, in their own kind of array."""
+        make = np.array if isinstance(xyxy, np.ndarray) else xyxy.new_tensor
+        scale = [self.side / self.width, self._scaled_height / self.height] * 2
+        return make(scale, dtype=xyxy.dtype), make([0, self._top] * 2, dtype=xyxy.dtype)
 
 
 def as_boxes(rows: np.ndarray, t_us: int, geometry: Geometry | Letterbox) -> np.ndarray:
