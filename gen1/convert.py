@@ -21,6 +21,7 @@ from gen1.dat import (
     write_dat_packets,
 )
 from gen1.evt import EvtStream
+from gen1.spec import counted
 
 HEADER_LINE = re.compile(rb"% ([A-Za-z]\S*)([^\n]*)")
 VERSIONS = {"2": "2", "20": "2", "21": "2.1", "3": "3", "30": "3"}
@@ -119,12 +120,12 @@ def convert(
         found = f"cannot be written ({error.strerror})"
         raise ValueError(f"{target}: {found}, expected a place for a recording") from None
     for count, what in (
-        (stream.lost, "events before the first time of the stream were left out"),
-        (events.n_beyond, f"events beyond {_px(size_hw)} were left out"),
-        (stream.trailing_bytes, "bytes of a truncated last word were left out"),
+        (stream.lost, "events before the first time of the stream"),
+        (events.n_beyond, f"events beyond {_px(size_hw)}"),
+        (stream.trailing_bytes, "bytes of a truncated last word"),
     ):
         if count:
-            notes.append(f"{count} {what}")
+            notes.append(f"{counted(count, what)}, left out")
     return Converted(events.n_events, notes)
 
 
@@ -194,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     for note in notes:
         print(f"note: {arguments.source}: {note}", file=sys.stderr)
-    print(f"{arguments.target}: {n_events} events")
+    print(f"{arguments.target}: {counted(n_events, 'events')}")
     return 0
 
 

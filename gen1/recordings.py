@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from gen1.convert import convert
 from gen1.dat import DatReader
-from gen1.spec import BOX_SUFFIX, DAT_SUFFIX, SPLITS, by_name, visible
+from gen1.spec import BOX_SUFFIX, DAT_SUFFIX, SPLITS, by_name, counted, visible
 
 RAW_SUFFIX = ".raw"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -173,7 +173,7 @@ def _name_unpaired(names: list[str], suffix: str, lack: str) -> str:
     """'2 files without labels (a_td.dat, b_td.dat)', with at most NAMES_SHOWN names."""
     shown = ", ".join(name + suffix for name in names[:NAMES_SHOWN])
     more = ", ..." if len(names) > NAMES_SHOWN else ""
-    return f"{len(names)} {'file' if len(names) == 1 else 'files'} {lack} ({shown}{more})"
+    return f"{counted(len(names), 'files')} {lack} ({shown}{more})"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

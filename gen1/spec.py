@@ -3,6 +3,7 @@
 Source: de Tournemire et al., "A Large Scale Event-based Detection Dataset for Automotive", 2020.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -31,3 +32,8 @@ def visible(folder: Path, pattern: str) -> list[Path]:
 def by_name(folder: Path, suffix: str) -> dict[str, Path]:
     """Names of a folder's recordings -> their files that end so, sorted."""
     return {path.name.removesuffix(suffix): path for path in visible(folder, f"*{suffix}")}
+
+
+def counted(n: int, things: str) -> str:
+    """ "3 boxes of no class", or "1 box of no class": a number and a noun in its plural."""
+    return f"{n} {things}" if n != 1 else "1 " + re.sub(r"(?<=x)es\b|s\b", "", things, count=1)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import h5py
 
+from gen1.spec import counted
 from preprocessing.cache import (
     Manifest,
     Report,
@@ -72,11 +73,11 @@ def summary(checks: list[Check], failed: dict[str, str]) -> list[str]:
     """The result in lines for people, the verdict first."""
     kinds = Counter(check.kind for check in checks if check.kind)
     counts = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
-    lines = [f"{len(checks)} files: {counts or 'all good'}"]
+    lines = [f"{counted(len(checks), 'files')}: {counts or 'all good'}"]
     if absent := sum(not check.compared for check in checks):
         lines.append(f"{absent} not compared with their recordings, which are not there any more")
     if failed:
-        lines.append(f"{len(failed)} recordings are not in the cache, they could not be used:")
+        lines.append(f"{counted(len(failed), 'recordings')} left out, not usable:")
         lines += [f"  {name}: {reason}" for name, reason in failed.items()]
     return lines
 

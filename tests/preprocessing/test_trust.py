@@ -272,4 +272,4 @@ def test_recordings_that_failed_are_known_to_readers_of_the_cache(tree, tmp_path
     assert "is not a readable .npy file" in dataset.failed["r1"]
     code, text = verified(cache, capsys)
     assert code == 0
-    assert "1 recordings are not in the cache, they could not be used:\n  train/r1: " in text
+    assert "1 recording left out, not usable:\n  train/r1: " in text
