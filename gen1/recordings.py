@@ -31,33 +31,20 @@ class Recording:
     boxes: Path | None
 
 
-def list_recordings(
-    root: Path | str, split: str | None = None, require_labels: bool = True
-) -> list[Recording]:
-    """Recordings of one split, or of every split folder present, sorted by split and name.
+def list_recordings(root: Path | str, require_labels: bool = True) -> list[Recording]:
+    """Recordings of every split folder present, sorted by split and name.
 
-    A root without split folders is itself searched when no split is asked for; a file is a list
-    of recordings, see _listed. Raises ValueError naming a missing or empty directory, a label
-    file without its recording and, unless require_labels is False, recordings without labels.
+    A root without split folders is itself searched; a file is a list of recordings, see _listed.
+    Raises ValueError naming a missing or empty directory, a label file without its recording and,
+    unless require_labels is False, recordings without labels.
     """
     root = Path(root)
-    if root.is_file() and split is None:
+    if root.is_file():
         return _listed(root, require_labels)
     if not root.is_dir():
         raise ValueError(f"{root}: no such directory, expected recordings in {'/, '.join(SPLITS)}/")
-    if split is None:
-        folders = {name: root / name for name in SPLITS if (root / name).is_dir()} or {"": root}
-    elif split not in SPLITS:
-        raise ValueError(f"split {split!r}, expected one of {', '.join(SPLITS)}")
-    elif not (root / split).is_dir():
-        raise ValueError(f"{root}: has no folder {split}, expected recordings in {split}/")
-    else:
-        folders = {split: root / split}
-    return [
-        recording
-        for name, folder in folders.items()
-        for recording in _pair(folder, name, require_labels)
-    ]
+    splits = [split for split in SPLITS if (root / split).is_dir()] or [""]
+    return [found for split in splits for found in _pair(root / split, split, require_labels)]
 
 
 def find_recordings(path: Path) -> list[Recording]:

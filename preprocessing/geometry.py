@@ -11,6 +11,8 @@ import numpy as np
 
 from gen1.spec import BOX, HEIGHT, WIDTH
 
+#: Of the networks, in px: their maps divide what they read by no more.
+LARGEST_STRIDE = 32
 Boxes = TypeVar("Boxes")  # NumPy array or torch tensor
 
 
@@ -18,18 +20,17 @@ Boxes = TypeVar("Boxes")  # NumPy array or torch tensor
 class Geometry:
     """Sensor -> frame (downsampled by an integer) -> network size (frame padded with zeros).
 
-    Padding is added at the bottom and right up to a multiple of `multiple`, the largest stride
-    of the network, so a box moves only by the factor: 240x304 -> 256x320, or with downsample 2
-    120x152 -> 128x160. Sides in px. Raises ValueError if the factor does not divide them.
+    Padding is added at the bottom and right up to a multiple of LARGEST_STRIDE, so a box moves
+    only by the factor: 240x304 -> 256x320, or with downsample 2 120x152 -> 128x160. Sides in px.
+    Raises ValueError if the factor does not divide them.
     """
 
     height: int = HEIGHT
     width: int = WIDTH
     downsample: int = 1
-    multiple: int = 32
 
     def __post_init__(self) -> None:
-        if min(self.height, self.width, self.downsample, self.multiple) < 1:
+        if min(self.height, self.width, self.downsample) < 1:
             raise ValueError(f"{self} was given, expected sides and factors of 1 or more")
         if self.height % self.downsample or self.width % self.downsample:
             found = f"a sensor of {self.height}x{self.width} px"
@@ -43,7 +44,7 @@ class Geometry:
     @property
     def network_hw(self) -> tuple[int, int]:
         """Height and width of the network's input."""
-        height, width = (-(-side // self.multiple) * self.multiple for side in self.frame_hw)
+        height, width = (-(-side // LARGEST_STRIDE) * LARGEST_STRIDE for side in self.frame_hw)
         return height, width
 
     def fit(self, frames: np.ndarray, background: int = 0) -> np.ndarray:
