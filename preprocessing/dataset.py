@@ -17,7 +17,6 @@ from gen1.labels import clip_boxes, refuse_unknown_classes
 from gen1.protocol import join
 from preprocessing.augment import AugmentConfig, augment
 from preprocessing.cache import (
-    Header,
     Manifest,
     describe_difference,
     open_cache,
@@ -171,7 +170,8 @@ class HistogramDataset(Dataset[Sample]):
                     raise ValueError(f"{path}: {difference}, as the other files of the cache")
                 labels, times_us = file["labels"][:], file["times_us"][:]
             if class_names is not None:
-                refuse_unknown_classes(labels, _labels_of(path, header), class_names)
+                made_of = Path(header.sources[-1].directory, header.sources[-1].name)
+                refuse_unknown_classes(labels, f"{made_of} (in {path})", class_names)
             label_us = _joined_labels(times_us, labels, self.settings.every_us)
             self._labels[name], self._times_us[name] = labels, times_us
             self.n_labels += len(labels)
@@ -265,12 +265,6 @@ def _joined_labels(times_us: np.ndarray, labels: np.ndarray, every_us: int) -> n
         sample = join(labelled_us, times_us, every_us // 2)
         label_us[sample[sample >= 0]] = labelled_us[sample >= 0]
     return label_us
-
-
-def _labels_of(path: Path, header: Header) -> str:
-    """The file that the labels of a cache file came from, and the cache file."""
-    source = header.sources[-1]
-    return f"{Path(source.directory, source.name)} (in {path})"
 
 
 def _names(cache_dir: Path, manifest: Manifest, split: str) -> tuple[str, ...]:

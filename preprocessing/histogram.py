@@ -112,7 +112,6 @@ def event_histogram(
     events: structured (t in us, x, y, p). Bin of an event: (t - start_us) * T // window_us.
     Events outside [start_us, start_us + window_us) or height x width are ignored.
     """
-    _check(window_us, time_steps, height, width, downsample)
     cells = _cells(events, start_us, window_us, time_steps, height, width, downsample)
     counts = np.zeros((time_steps, 2, height // downsample, width // downsample), np.int64)
     np.add.at(counts, cells, 1)
@@ -132,7 +131,6 @@ def last_polarity(
 
     Same arguments and bins as event_histogram; of equal times the later in the array wins.
     """
-    _check(window_us, time_steps, height, width, downsample)
     events = events[np.argsort(events["t"], kind="stable")]
     cells = _cells(events, start_us, window_us, time_steps, height, width, downsample)
     last = np.full((time_steps, height // downsample, width // downsample), -1, np.int8)
@@ -232,6 +230,7 @@ def _cells(
     downsample: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Index into [T, 2, H, W], int64, of every event in the window and in the frame."""
+    _check(window_us, time_steps, height, width, downsample)
     t, x, y, p = (events[name].astype(np.int64) for name in "txyp")
     inside = (t >= start_us) & (t < start_us + window_us)
     inside &= (x >= 0) & (x < width) & (y >= 0) & (y < height)
