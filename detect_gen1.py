@@ -21,8 +21,7 @@ from evaluation.video import MAX_FPS, check_length, pace, write_video
 from gen1.atomic import atomic_write, make_way, make_writable
 from gen1.dat import DatReader
 from gen1.labels import read_boxes, write_boxes
-from gen1.opening import find_recordings, open_recording
-from gen1.recordings import Recording
+from gen1.recordings import Recording, find_recordings, open_recording
 from gen1.spec import BOX, BOX_SUFFIX
 from models.checkpoint import checkpoint_file, load_model
 from models.detector import DetectorNetwork

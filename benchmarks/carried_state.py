@@ -117,7 +117,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.recordings or simulated(Path(scratch))
-        recordings = list_recordings(folder, "test")[: given.count]
+        recordings = [r for r in list_recordings(folder) if r.split == "test"][: given.count]
         rows, window_ms = compare(given.checkpoint, recordings, given.device)
     result = {
         "question": "Does it help to carry membranes from window to window?",

@@ -37,8 +37,8 @@ from gen1.spec import BOX, EVENT, HEIGHT, WIDTH
 from preprocessing.augment import AugmentConfig
 from preprocessing.build import build
 from preprocessing.cache import open_cache, read_sample
+from preprocessing.cluster import make_executor
 from preprocessing.dataset import HistogramDataset, collate
-from preprocessing.executors import make_executor
 from preprocessing.geometry import Geometry
 from preprocessing.histogram import (
     HistogramSettings,

@@ -3,8 +3,7 @@
 import numpy as np
 
 from gen1.coco import DetectionMetrics, evaluate
-from gen1.protocol import PROTOCOLS, EvalProtocol
-from gen1.times import join
+from gen1.protocol import PROTOCOLS, EvalProtocol, join
 from preprocessing.dataset import HistogramDataset
 
 Detections = dict[str, np.ndarray]

@@ -10,9 +10,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from gen1.labels import as_boxes, refuse_unknown_classes
-from gen1.protocol import EvalProtocol
+from gen1.protocol import EvalProtocol, nearest, pairs_within
 from gen1.spec import CLASSES
-from gen1.times import nearest, pairs_within
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gen1.dat import CONTROL_BYTES, LARGEST_SENSOR_HW, MAX_HEADER_BYTES, MAX_SIDE, write_dat_packets
+from gen1.dat import (
+    LARGEST_SENSOR_HW,
+    MAX_HEADER_BYTES,
+    MAX_SIDE,
+    header_fields,
+    write_dat_packets,
+)
 from gen1.evt import EvtStream
+from gen1.spec import counted
 
+HEADER_LINE = re.compile(rb"% ([A-Za-z]\S*)([^\n]*)")
 VERSIONS = {"2": "2", "20": "2", "21": "2.1", "3": "3", "30": "3"}
 #: What plugin_name says of the sensor -> height and width in px.
 SENSORS_HW = {
@@ -112,12 +120,12 @@ def convert(
         found = f"cannot be written ({error.strerror})"
         raise ValueError(f"{target}: {found}, expected a place for a recording") from None
     for count, what in (
-        (stream.lost, "events before the first time of the stream were left out"),
-        (events.n_beyond, f"events beyond {_px(size_hw)} were left out"),
-        (stream.trailing_bytes, "bytes of a truncated last word were left out"),
+        (stream.lost, "events before the first time of the stream"),
+        (events.n_beyond, f"events beyond {_px(size_hw)}"),
+        (stream.trailing_bytes, "bytes of a truncated last word"),
     ):
         if count:
-            notes.append(f"{count} {what}")
+            notes.append(f"{counted(count, what)}, left out")
     return Converted(events.n_events, notes)
 
 
@@ -136,18 +144,7 @@ def _read_header(path: Path) -> tuple[dict[str, str], int]:
     if not head.startswith(b"% "):
         found = f"begins with {head[:6]!r}" if head else "is empty"
         raise ValueError(f"{path}: {found}, expected a Prophesee RAW recording")
-    fields: dict[str, str] = {}
-    offset = 0
-    while "end" not in fields and re.match(rb"% [A-Za-z]", head[offset : offset + 3]):
-        line, newline, _ = head[offset:].partition(b"\n")
-        if line.translate(None, CONTROL_BYTES) != line:
-            break  # words that happen to begin as a line of the header does
-        if not newline:
-            raise ValueError(f"{path}: ends inside its header, expected events after it")
-        key, _, value = line[2:].decode("latin-1").strip().partition(" ")
-        fields[key.lower()] = value.strip()
-        offset += len(line) + 1
-    return fields, offset
+    return header_fields(path, head, HEADER_LINE, "events")
 
 
 def _version(path: Path, fields: dict[str, str]) -> str:
@@ -198,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     for note in notes:
         print(f"note: {arguments.source}: {note}", file=sys.stderr)
-    print(f"{arguments.target}: {n_events} events")
+    print(f"{arguments.target}: {counted(n_events, 'events')}")
     return 0
 
 

@@ -51,11 +51,6 @@ class TimeOrder:
     first_us: int
     last_us: int
 
-    @property
-    def is_sorted(self) -> bool:
-        """True when the events lie in the file as they are read."""
-        return self.moved == self.left_out == self.wraps == 0
-
 
 class DatReader:
     """One recording. `records`: uint32 [n_events, 2] memory map of (time in us, address).
@@ -247,17 +242,7 @@ def _read_header(path: Path) -> tuple[dict[str, str], int]:
         hint = "; Metavision's metavision_file_to_dat makes one" if b"HDF" in head[:4] else ""
         found = f"begins with {head[:6]!r}"
         raise ValueError(f"{path}: {found}, expected a Prophesee .dat recording{hint}")
-    fields: dict[str, str] = {}
-    offset = 0
-    while (match := HEADER_LINE.match(head, offset)) and "end" not in fields:
-        line, newline, _ = head[offset:].partition(b"\n")
-        if line.translate(None, CONTROL_BYTES) != line:
-            break  # binary records that happen to begin with the two header characters
-        if not newline:
-            raise ValueError(f"{path}: ends inside its header, expected .dat records after it")
-        key, value = (part.decode("latin-1").strip() for part in match.groups())
-        fields[key.lower()] = value
-        offset += len(line) + 1
+    fields, offset = header_fields(path, head, HEADER_LINE, ".dat records")
     if offset == 0:
         return fields, 0
     if {"evt", "format"} & set(fields):
@@ -270,6 +255,24 @@ def _read_header(path: Path) -> tuple[dict[str, str], int]:
         found = f"event type {kind[0]} with records of {kind[1]} bytes"
         raise ValueError(f"{path}: {found}, expected type 0 or 12 with records of 8 bytes")
     return fields, offset + 2
+
+
+def header_fields(
+    path: Path, head: bytes, line_pattern: re.Pattern[bytes], follows: str
+) -> tuple[dict[str, str], int]:
+    """Keys in lower case -> value of a file's leading lines, and the offset of what follows."""
+    fields: dict[str, str] = {}
+    offset = 0
+    while (match := line_pattern.match(head, offset)) and "end" not in fields:
+        line, newline, _ = head[offset:].partition(b"\n")
+        if line.translate(None, CONTROL_BYTES) != line:
+            break  # binary data that happens to begin as a line of the header does
+        if not newline:
+            raise ValueError(f"{path}: ends inside its header, expected {follows} after it")
+        key, value = (part.decode("latin-1").strip() for part in match.groups())
+        fields[key.lower()] = value
+        offset += len(line) + 1
+    return fields, offset
 
 
 def _integer(path: Path, fields: dict[str, str], key: str, low: int, high: int) -> int | None:

@@ -6,34 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from gen1.atomic import atomic_write
-from gen1.spec import BOX, CLASSES
+from gen1.spec import BOX, CLASSES, SIDES
 
+CLASS, TRACK = ("class_id", "<u4"), ("track_id", "<u4")
 LAYOUTS = {
-    "gen1": np.dtype(
-        [
-            ("ts", "<u8"),
-            ("x", "<f4"),
-            ("y", "<f4"),
-            ("w", "<f4"),
-            ("h", "<f4"),
-            ("class_id", "u1"),
-            ("confidence", "<f4"),
-            ("track_id", "<u4"),
-        ]
-    ),
-    "1mpx": np.dtype(
-        [
-            ("t", "<i8"),
-            ("x", "<f4"),
-            ("y", "<f4"),
-            ("w", "<f4"),
-            ("h", "<f4"),
-            ("class_id", "<u4"),
-            ("track_id", "<u4"),
-            ("class_confidence", "<f4"),
-        ],
-        align=True,  # four unused bytes end every box
-    ),
+    "gen1": np.dtype([("ts", "<u8"), *SIDES, ("class_id", "u1"), ("confidence", "<f4"), TRACK]),
+    # four unused bytes end every box
+    "1mpx": np.dtype([("t", "<i8"), *SIDES, CLASS, TRACK, ("class_confidence", "<f4")], align=True),
 }
 GEN1_NAMES = {"t": "ts", "class_confidence": "confidence"}
 #: Fields that are looked at -> what they must hold. The others are taken as they are.

@@ -1,4 +1,4 @@
-"""Pair the recordings of a data set with their labels: {train,val,test}/*_td.dat, *_bbox.npy.
+"""Find recordings and their labels: {train,val,test}/*_td.dat, *_bbox.npy, one of them, or RAW.
 
 `python -m gen1.recordings verify DIR` looks over a download.
 """
@@ -7,11 +7,16 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from gen1.spec import BOX_SUFFIX, DAT_SUFFIX, SPLITS, visible
+from gen1.convert import convert
+from gen1.dat import DatReader
+from gen1.spec import BOX_SUFFIX, DAT_SUFFIX, SPLITS, by_name, counted, visible
 
+RAW_SUFFIX = ".raw"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 NAMES_SHOWN = 3
 
@@ -26,33 +31,67 @@ class Recording:
     boxes: Path | None
 
 
-def list_recordings(
-    root: Path | str, split: str | None = None, require_labels: bool = True
-) -> list[Recording]:
-    """Recordings of one split, or of every split folder present, sorted by split and name.
+def list_recordings(root: Path | str, require_labels: bool = True) -> list[Recording]:
+    """Recordings of every split folder present, sorted by split and name.
 
-    A root without split folders is itself searched when no split is asked for; a file is a list
-    of recordings, see _listed. Raises ValueError naming a missing or empty directory, a label
-    file without its recording and, unless require_labels is False, recordings without labels.
+    A root without split folders is itself searched; a file is a list of recordings, see _listed.
+    Raises ValueError naming a missing or empty directory, a label file without its recording and,
+    unless require_labels is False, recordings without labels.
     """
     root = Path(root)
-    if root.is_file() and split is None:
+    if root.is_file():
         return _listed(root, require_labels)
     if not root.is_dir():
         raise ValueError(f"{root}: no such directory, expected recordings in {'/, '.join(SPLITS)}/")
-    if split is None:
-        folders = {name: root / name for name in SPLITS if (root / name).is_dir()} or {"": root}
-    elif split not in SPLITS:
-        raise ValueError(f"split {split!r}, expected one of {', '.join(SPLITS)}")
-    elif not (root / split).is_dir():
-        raise ValueError(f"{root}: has no folder {split}, expected recordings in {split}/")
-    else:
-        folders = {split: root / split}
-    return [
-        recording
-        for name, folder in folders.items()
-        for recording in _pair(folder, name, require_labels)
-    ]
+    splits = [split for split in SPLITS if (root / split).is_dir()] or [""]
+    return [found for split in splits for found in _pair(root / split, split, require_labels)]
+
+
+def find_recordings(path: Path) -> list[Recording]:
+    """One recording, or all of a directory as of list_recordings, and the RAW files in it.
+
+    Of a RAW file and a .dat of one name, the .dat is taken. Labels are those that lie beside.
+    Raises ValueError for a path that is neither, and for a directory without any.
+    """
+    if path.is_file():
+        return [_recording(path)]
+    if not path.exists():
+        raise ValueError(f"{path}: no such file, expected a recording or a directory of them")
+    raw = [_recording(file) for file in visible(path, "*") if _is_raw(file)]
+    if raw and not any((path / split).is_dir() for split in SPLITS):
+        dats = map(_recording, visible(path, f"*{DAT_SUFFIX}"))
+        found = {recording.name: recording for recording in [*raw, *dats]}
+        return [found[name] for name in sorted(found)]
+    return list_recordings(path, require_labels=False) + sorted(raw, key=lambda found: found.name)
+
+
+@contextmanager
+def open_recording(
+    path: Path, height: int | None = None, width: int | None = None
+) -> Iterator[DatReader]:
+    """A reader; a RAW file is converted to a temporary .dat first, height and width as there.
+
+    What is odd about a RAW file is said on stderr. Raises ValueError for what is no recording.
+    """
+    if not _is_raw(path):
+        yield DatReader(path)
+        return
+    with TemporaryDirectory(prefix="spikeyolo-") as folder:
+        target = Path(folder) / f"{path.stem}{DAT_SUFFIX}"
+        for note in convert(path, target, height, width).notes:
+            print(f"note: {path.name}: {note}", file=sys.stderr)
+        yield DatReader(target)
+
+
+def _is_raw(path: Path) -> bool:
+    return path.suffix.lower() == RAW_SUFFIX
+
+
+def _recording(dat: Path, split: str = "") -> Recording:
+    """A recording with the labels that lie beside it."""
+    name = dat.name.removesuffix(DAT_SUFFIX) if dat.name.endswith(DAT_SUFFIX) else dat.stem
+    boxes = dat.with_name(name + BOX_SUFFIX)
+    return Recording(name, split, dat, boxes if boxes.is_file() else None)
 
 
 def _listed(path: Path, require_labels: bool) -> list[Recording]:
@@ -65,16 +104,15 @@ def _listed(path: Path, require_labels: bool) -> list[Recording]:
     for dat in _listed_paths(path):
         if not dat.name.endswith(DAT_SUFFIX) or not dat.is_file():
             raise ValueError(f"{path}: lists {dat}, expected an existing *{DAT_SUFFIX}")
-        name = dat.name.removesuffix(DAT_SUFFIX)
-        boxes = dat.with_name(name + BOX_SUFFIX)
-        if require_labels and not boxes.is_file():
-            raise ValueError(f"{path}: lists {dat}, expected labels {boxes.name} beside it")
-        split = dat.parent.name if dat.parent.name in SPLITS else ""
-        recordings.append(Recording(name, split, dat, boxes if boxes.is_file() else None))
+        found = _recording(dat, dat.parent.name if dat.parent.name in SPLITS else "")
+        if require_labels and not found.boxes:
+            expected = f"expected labels {found.name}{BOX_SUFFIX} beside it"
+            raise ValueError(f"{path}: lists {dat}, {expected}")
+        recordings.append(found)
     keys = [(recording.split, recording.name) for recording in recordings]
     if not keys or len(set(keys)) < len(keys):
-        found = "two recordings of one name and split" if keys else "no recordings"
-        raise ValueError(f"{path}: lists {found}, expected one path of a *{DAT_SUFFIX} per line")
+        lists = "two recordings of one name and split" if keys else "no recordings"
+        raise ValueError(f"{path}: lists {lists}, expected one path of a *{DAT_SUFFIX} per line")
     order = {split: i for i, split in enumerate(("", *SPLITS))}
     return sorted(recordings, key=lambda recording: (order[recording.split], recording.name))
 
@@ -102,8 +140,7 @@ def _listed_paths(path: Path) -> Iterator[Path]:
 
 def _pair(folder: Path, split: str, require_labels: bool) -> list[Recording]:
     """Recordings of one folder, sorted by name."""
-    dats = {path.name.removesuffix(DAT_SUFFIX): path for path in visible(folder, f"*{DAT_SUFFIX}")}
-    boxes = {path.name.removesuffix(BOX_SUFFIX): path for path in visible(folder, f"*{BOX_SUFFIX}")}
+    dats, boxes = by_name(folder, DAT_SUFFIX), by_name(folder, BOX_SUFFIX)
     if not dats and not boxes:
         raw = any(visible(folder, "*.raw"))
         hint = "; `python -m gen1.convert` makes them of RAW files" if raw else ""
@@ -123,7 +160,7 @@ def _name_unpaired(names: list[str], suffix: str, lack: str) -> str:
     """'2 files without labels (a_td.dat, b_td.dat)', with at most NAMES_SHOWN names."""
     shown = ", ".join(name + suffix for name in names[:NAMES_SHOWN])
     more = ", ..." if len(names) > NAMES_SHOWN else ""
-    return f"{len(names)} {'file' if len(names) == 1 else 'files'} {lack} ({shown}{more})"
+    return f"{counted(len(names), 'files')} {lack} ({shown}{more})"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

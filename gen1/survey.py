@@ -16,7 +16,8 @@ from gen1.spec import (
     RECORDINGS_PER_SPLIT,
     SPLITS,
     WIDTH,
-    visible,
+    by_name,
+    counted,
 )
 
 #: Every recording of the published data set lasts so long; most others were cut short.
@@ -48,8 +49,15 @@ class Survey:
         names = dict(enumerate(CLASSES))
         counts = ", ".join(f"{n} {names.get(i, i)}" for i, n in sorted(self.classes.items()))
         hours = sum(self.durations_s) / 3600
-        total = f"{hours:.2f} hours, {sum(self.events)} events, {self.classes.total()} boxes"
+        boxes = counted(self.classes.total(), "boxes")
+        total = f"{hours:.2f} hours, {counted(sum(self.events), 'events')}, {boxes}"
         return [*lines, f"{total} ({counts})" if counts else total]
+
+    def name(self, path: Path, counts: dict[str, int], suspicions: dict[str, bool]) -> None:
+        """Add what is not zero and what is true of a file to its problems."""
+        texts = [counted(int(n), what) for what, n in counts.items() if n]
+        texts += [text for text, is_so in suspicions.items() if is_so]
+        self.problems += [f"{path}: {text}" for text in texts]
 
 
 def survey(root: Path, deep: bool = False) -> Survey:
@@ -62,17 +70,13 @@ def survey(root: Path, deep: bool = False) -> Survey:
         raise ValueError(f"{root}: has no folder {', '.join(SPLITS)}, expected a data set")
     found = Survey()
     for folder in folders:
-        dats = {path.name.removesuffix(DAT_SUFFIX) for path in visible(folder, f"*{DAT_SUFFIX}")}
-        boxes = {path.name.removesuffix(BOX_SUFFIX) for path in visible(folder, f"*{BOX_SUFFIX}")}
-        found.recordings[folder.name] = len(dats & boxes)
-        found.problems += [f"{folder / name}{DAT_SUFFIX}: no labels" for name in dats - boxes]
-        found.problems += [f"{folder / name}{BOX_SUFFIX}: no recording" for name in boxes - dats]
-        spans_us = {
-            name: _add_recording(found, folder / f"{name}{DAT_SUFFIX}", deep)
-            for name in sorted(dats)
-        }
-        for name in sorted(boxes):
-            _add_boxes(found, folder / f"{name}{BOX_SUFFIX}", spans_us.get(name))
+        dats, boxes = by_name(folder, DAT_SUFFIX), by_name(folder, BOX_SUFFIX)
+        found.recordings[folder.name] = len(dats.keys() & boxes)
+        found.problems += [f"{dats[name]}: no labels" for name in dats if name not in boxes]
+        found.problems += [f"{boxes[name]}: no recording" for name in boxes if name not in dats]
+        spans_us = {name: _add_recording(found, path, deep) for name, path in dats.items()}
+        for name, path in boxes.items():
+            _add_boxes(found, path, spans_us.get(name))
     for split, expected in RECORDINGS_PER_SPLIT.items():
         if found.recordings[split] != expected:
             counts = f"{found.recordings[split]} recordings with labels, published are {expected}"
@@ -108,20 +112,20 @@ def _add_recording(found: Survey, path: Path, deep: bool) -> tuple[int, int] | N
     found.events.append(reader.n_events)
     found.durations_s.append(duration_us * 1e-6)
     size = (reader.height or HEIGHT, reader.width or WIDTH)
+    counts = {"bytes of a truncated last record": reader.trailing_bytes}
+    if deep:
+        counts["events that came after later ones"] = reader.order.moved
+        counts["events at impossible times"] = reader.order.left_out
+        counts["events out of frame"] = reader.order.out_of_frame or 0
+        reader.release()
+    seconds = found.durations_s[-1]
+    is_odd = reader.n_events > 0 and abs(seconds - DURATION_S) > 1
     suspicions = {
         "no events": reader.n_events == 0,
         f"sensor of {size[0]}x{size[1]} px": size != (HEIGHT, WIDTH),
-        f"{reader.trailing_bytes} bytes of a truncated last record": reader.trailing_bytes > 0,
-        f"{found.durations_s[-1]:.1f} s long, expected {DURATION_S:.0f}": reader.n_events > 0
-        and abs(found.durations_s[-1] - DURATION_S) > 1,
+        f"{seconds:.1f} s long, expected {DURATION_S:.0f}": is_odd,
     }
-    if deep:
-        order = reader.order
-        suspicions[f"{order.moved} events that came after later ones"] = order.moved > 0
-        suspicions[f"{order.left_out} events at impossible times"] = order.left_out > 0
-        suspicions[f"{order.out_of_frame} events out of frame"] = bool(order.out_of_frame)
-        reader.release()
-    found.problems += [f"{path}: {text}" for text, is_so in suspicions.items() if is_so]
+    found.name(path, counts, suspicions)
     if not reader.n_events:
         return None
     first_us = reader.order.first_us if deep else int(reader.records[0, 0])
@@ -146,25 +150,21 @@ def _add_boxes(found: Survey, path: Path, span_us: tuple[int, int] | None) -> No
         refuse_unknown_classes(boxes, str(path))
     except ValueError as error:
         unknown = int(np.sum(boxes["class_id"] >= len(CLASSES)))
-        found.problems.append(f"{error} ({unknown} boxes of unknown classes)")
+        found.problems.append(f"{error} ({counted(unknown, 'boxes')} of unknown classes)")
     if span_us:
         try:
             refuse_foreign_times(boxes, str(path), *span_us, NEAR_US)
         except ValueError as error:
             found.problems.append(str(error))
     least_px = np.minimum(boxes["w"], boxes["h"])
-    suspicions = {
-        "no boxes": len(boxes) == 0,
-        "times are not ascending": np.any(np.diff(boxes["t"]) < 0),
+    counts = {
+        "boxes with a side of 0 px": np.sum(least_px == 0),
+        "boxes with a negative side": np.sum(least_px < 0),
+        "boxes at a negative time": np.sum(boxes["t"] < 0),
+        f"boxes frozen for more than {FROZEN_US / 1e6:g} s": _frozen(boxes),
     }
-    for count, meaning in (
-        (np.sum(least_px == 0), "boxes with a side of 0 px"),
-        (np.sum(least_px < 0), "boxes with a negative side"),
-        (np.sum(boxes["t"] < 0), "boxes at a negative time"),
-        (_frozen(boxes), f"boxes frozen for more than {FROZEN_US / 1e6:g} s"),
-    ):
-        suspicions[f"{count} {meaning}"] = count > 0
-    found.problems += [f"{path}: {text}" for text, is_so in suspicions.items() if is_so]
+    are_late = bool(np.any(np.diff(boxes["t"]) < 0))
+    found.name(path, counts, {"no boxes": not len(boxes), "times are not ascending": are_late})
 
 
 def _frozen(boxes: np.ndarray) -> int:

@@ -15,17 +15,16 @@ from tqdm import tqdm
 
 from gen1.recordings import list_recordings
 from gen1.spec import HEIGHT, WIDTH
-from preprocessing.build import Outcome, build
+from preprocessing.build import Estimate, Outcome, build, estimate
 from preprocessing.cache import read_manifest
-from preprocessing.ending import fail, leave
-from preprocessing.estimate import Estimate, estimate
-from preprocessing.executors import (
+from preprocessing.cluster import (
     connect_to_cluster,
     make_executor,
     start_slurm_jobs,
     stop,
     worker_deaths,
 )
+from preprocessing.ending import fail, leave
 from preprocessing.histogram import HistogramSettings
 from preprocessing.verify import summary, verify
 

@@ -1,13 +1,18 @@
 """Turn recordings into cache files: one independent, restartable task per recording."""
 
+import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from errno import ENOLCK, ENOSYS, EOPNOTSUPP
+from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import NamedTuple
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from gen1.dat import DatReader
 from gen1.labels import read_boxes, refuse_foreign_times
@@ -16,6 +21,7 @@ from gen1.recordings import Recording
 from gen1.spec import BOX
 from preprocessing.cache import (
     MANIFEST,
+    Header,
     Manifest,
     OutputError,
     Report,
@@ -26,15 +32,18 @@ from preprocessing.cache import (
     read_manifest,
     sources_of,
     write_manifest,
+    write_report,
+    write_sample,
     writing,
 )
-from preprocessing.claim import claim
 from preprocessing.denoise import hot_pixels
 from preprocessing.histogram import EventTally, HistogramSettings, window_histogram
-from preprocessing.windows import label_times, label_windows, stride_times
 
 #: Events of the memory map that a worker keeps in memory at most, 64 MiB.
 MAX_MAPPED_EVENTS = 1 << 23
+CLAIM, PATIENCE_S = ".claim", 3.0
+#: Recordings that an estimate is made from.
+TRIED = 3
 
 
 @dataclass(frozen=True)
@@ -76,19 +85,37 @@ def build(
         with writing(output):
             for folder in folders:
                 folder.mkdir(parents=True, exist_ok=True)
-            claimed = let_go.enter_context(claim(output))
+            let_go.enter_context(claim(output))
         if not overwrite:
             refuse_other_settings(recordings, output, settings)
         _remove_leftovers(output)
         write_manifest(output, Manifest(settings, complete=False, recordings={}, failed={}))
-        let_go.pop_all()
-    return _run_to_the_end(recordings, output, settings, executor, in_flight, claimed)
+        claimed = let_go.pop_all()
+    return _run(recordings, output, settings, executor, in_flight, claimed)
+
+
+def claim(directory: Path) -> AbstractContextManager:
+    """Claim a directory until the context ends, or the process dies however it dies.
+
+    Raises ValueError if a living run holds it. On a file system without locks nothing is
+    claimed: two runs there waste work, but each writes whole files under names of its own
+    before it renames them.
+    """
+    try:
+        return FileLock(directory / CLAIM, fallback_to_soft=False).acquire(PATIENCE_S)
+    except Timeout:
+        found = "another run of `python -m preprocessing` is writing here"
+        raise ValueError(f"{directory}: {found}, wait for it to end") from None
+    except OSError as error:
+        if error.errno not in (ENOLCK, ENOSYS, EOPNOTSUPP):
+            raise
+        return nullcontext()
 
 
 def build_recording(recording: Recording, path: Path, settings: HistogramSettings) -> Report:
     """Write the cache file of one recording. Raises ValueError for a file that is not usable."""
     sources = sources_of(recording)
-    reader = open_recording(recording.dat, settings)
+    reader = open_sized(recording.dat, settings)
     boxes = read_boxes(recording.boxes) if recording.boxes else np.zeros(0, BOX)
     _ = reader.order  # raises before anything is written
     if recording.boxes and reader.n_events:
@@ -99,10 +126,10 @@ def build_recording(recording: Recording, path: Path, settings: HistogramSetting
     if settings.hot_pixel_hz:
         hot = hot_pixels(reader, settings.height, settings.width, settings.hot_pixel_hz)
     tallies, mapped = [], 0
-    with create_cache(path, settings, sources, times_us, boxes) as cache:
-        for i, (start_us, _) in enumerate(label_windows(times_us, settings.window_us)):
-            frames, tally = window_histogram(reader, int(start_us), settings, hot)
-            cache.write_sample(i, frames)
+    with create_cache(path, settings, sources, times_us, boxes) as frames:
+        for i, start_us in enumerate((times_us - settings.window_us).tolist()):
+            sample, tally = window_histogram(reader, start_us, settings, hot)
+            write_sample(frames, i, sample)
             tallies.append(tally)
             mapped += tally.events
             if mapped > MAX_MAPPED_EVENTS:
@@ -113,7 +140,7 @@ def build_recording(recording: Recording, path: Path, settings: HistogramSetting
             found = f"{report.tally.out_of_frame} of {report.tally.events} events read"
             found += f" lie beyond {settings.height}x{settings.width} px"
             raise ValueError(f"{recording.dat}: {found}, expected few: of another sensor?")
-        cache.write_report(report)
+        write_report(frames.file, report)
     return report
 
 
@@ -121,7 +148,17 @@ def sample_times(boxes: np.ndarray, reader: DatReader, settings: HistogramSettin
     """When the samples of a recording end, int64 [N] in us, ascending."""
     if settings.every_us:
         return stride_times(reader.order.first_us, reader.order.last_us, settings.every_us)
-    return label_times(PROTOCOLS[settings.keep].scored_labels(boxes) if settings.keep else boxes)
+    if settings.keep:
+        boxes = PROTOCOLS[settings.keep].scored_labels(boxes)
+    return np.unique(boxes["t"])
+
+
+def stride_times(first_us: int, last_us: int, every_us: int) -> np.ndarray:
+    """Times first_us + every_us, first_us + 2 every_us, ... in us, int64 [N].
+
+    The last is at most one us past last_us: windows [t - every_us, t) lie inside the recording.
+    """
+    return np.arange(first_us + every_us, last_us + 2, every_us, dtype=np.int64)
 
 
 def make_report(reader: DatReader, tallies: list[EventTally]) -> Report:
@@ -142,7 +179,7 @@ def make_report(reader: DatReader, tallies: list[EventTally]) -> Report:
     )
 
 
-def open_recording(path: Path, settings: HistogramSettings) -> DatReader:
+def open_sized(path: Path, settings: HistogramSettings) -> DatReader:
     """Open a .dat; raises ValueError if its header names another sensor size."""
     reader = DatReader(path)
     found = (reader.height or settings.height, reader.width or settings.width)
@@ -154,13 +191,41 @@ def open_recording(path: Path, settings: HistogramSettings) -> DatReader:
 
 def finished_report(recording: Recording, path: Path, settings: HistogramSettings) -> Report | None:
     """Report of the cache file at path if it is this recording's under these settings."""
-    try:
-        with open_cache(path) as file:
-            header = read_header(file)
-    except ValueError:
-        return None
-    matches = header.settings == settings and header.sources == sources_of(recording)
-    return header.report if matches else None
+    header = _header(path)
+    if header and header.settings == settings and header.sources == sources_of(recording):
+        return header.report
+    return None
+
+
+class Estimate(NamedTuple):
+    """Expected size of a cache in bytes, windows in it, and seconds that one worker needs."""
+
+    windows: int
+    size_bytes: int
+    seconds: float
+
+
+def estimate(recordings: list[Recording], settings: HistogramSettings) -> Estimate:
+    """Preprocess up to TRIED recordings of the list elsewhere and scale by the files' sizes.
+
+    Raises ValueError if one of them is not usable.
+    """
+
+    def size(some: list[Recording]) -> int:
+        return sum(recording.dat.stat().st_size for recording in some)
+
+    step = max(1, len(recordings) // TRIED)
+    tried = recordings[::step][:TRIED]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "sample.h5")
+        build_recording(tried[0], path, settings)  # warm: compiled code, cached file
+        started, windows, written = time.perf_counter(), 0, 0
+        for recording in tried:
+            windows += build_recording(recording, path, settings).windows
+            written += path.stat().st_size
+        seconds = time.perf_counter() - started
+    share = size(recordings) / max(1, size(tried))
+    return Estimate(round(windows * share), round(written * share), seconds * share)
 
 
 def refuse_other_settings(
@@ -168,34 +233,47 @@ def refuse_other_settings(
 ) -> None:
     """Raise ValueError if output holds a cache that was made with other settings."""
     hint = "use another --output, or --overwrite to replace it"
-    if (output / MANIFEST).exists():
-        difference = describe_difference(read_manifest(output).settings, settings)
-        if difference:
-            raise ValueError(f"{output}: holds a cache made with {difference}; {hint}")
+    found = read_manifest(output).settings if (output / MANIFEST).exists() else settings
+    if difference := describe_difference(found, settings):
+        raise ValueError(f"{output}: holds a cache made with {difference}; {hint}")
     for path in (cache_path(output, recording) for recording in recordings):
-        try:
-            with open_cache(path) as file:
-                found = read_header(file).settings
-        except ValueError:
-            continue  # missing, or unreadable and to be made again
-        if found != settings:
-            raise ValueError(f"{path}: made with {describe_difference(found, settings)}; {hint}")
+        header = _header(path)
+        if header and (difference := describe_difference(header.settings, settings)):
+            raise ValueError(f"{path}: made with {difference}; {hint}")
 
 
-def _run_to_the_end(
+def _header(path: Path) -> Header | None:
+    """Header of a cache file; None if it is missing, or unreadable and to be made again."""
+    try:
+        with open_cache(path) as file:
+            return read_header(file)
+    except ValueError:
+        return None
+
+
+def _run(
     recordings: list[Recording],
     output: Path,
     settings: HistogramSettings,
     executor: Executor,
     in_flight: int,
-    claimed: IO[bytes],
+    claimed: ExitStack,
 ) -> Iterator[Outcome]:
     """Yield every outcome, then write the complete manifest and let go of the output."""
-    outcomes = []
+    outcomes: list[Outcome] = []
+    running: set[Future[Outcome]] = set()
+    waiting = iter(recordings)
     with claimed:
-        for outcome in _run(recordings, output, settings, executor, in_flight):
-            outcomes.append(outcome)
-            yield outcome
+        while True:
+            for recording in islice(waiting, in_flight - len(running)):
+                path = cache_path(output, recording)
+                running.add(executor.submit(_update, recording, path, settings))
+            if not running:
+                break
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                outcomes.append(future.result())
+                yield outcomes[-1]
         _remove_leftovers(output)
         write_manifest(output, _summary(settings, outcomes))
 
@@ -206,44 +284,16 @@ def _remove_leftovers(output: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _run(
-    recordings: list[Recording],
-    output: Path,
-    settings: HistogramSettings,
-    executor: Executor,
-    in_flight: int,
-) -> Iterator[Outcome]:
-    """Outcomes in the order in which they finish."""
-    running: dict[Future, Recording] = {}
-    for recording in recordings:
-        path = cache_path(output, recording)
-        running[executor.submit(_update, recording, path, settings)] = recording
-        if len(running) >= in_flight:
-            yield from _collect(running)
-    while running:
-        yield from _collect(running)
-
-
-def _collect(running: dict[Future, Recording]) -> Iterator[Outcome]:
-    """Wait for at least one task and take the finished ones out of running."""
-    done, _ = wait(running, return_when=FIRST_COMPLETED)
-    for future in done:
-        recording = running.pop(future)
-        try:
-            report, reused = future.result()
-            yield Outcome(recording, report, reused)
-        except OutputError:
-            raise
-        except (ValueError, OSError) as error:
-            yield Outcome(recording, None, error=str(error))
-
-
-def _update(recording: Recording, path: Path, settings: HistogramSettings) -> tuple[Report, bool]:
-    """Keep (True) or make (False) the cache file of one recording; runs in a worker."""
-    report = finished_report(recording, path, settings)
-    if report is not None:
-        return report, True
-    return build_recording(recording, path, settings), False
+def _update(recording: Recording, path: Path, settings: HistogramSettings) -> Outcome:
+    """Keep or make the cache file of one recording; runs in a worker."""
+    try:
+        if report := finished_report(recording, path, settings):
+            return Outcome(recording, report, reused=True)
+        return Outcome(recording, build_recording(recording, path, settings))
+    except OutputError:
+        raise
+    except (ValueError, OSError) as error:
+        return Outcome(recording, None, error=str(error))
 
 
 def _summary(settings: HistogramSettings, outcomes: list[Outcome]) -> Manifest:

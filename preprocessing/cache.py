@@ -9,7 +9,6 @@ or by how many workers it was made. Data and HDF5's own structures all carry che
 import hashlib
 import json
 import re
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -64,10 +63,9 @@ class Report:
     """What preprocessing one recording found and did.
 
     `tally` sums over windows, so an event in two windows counts twice; `moved` events
-    came after later ones, `left_out` had impossible times, `wraps` are overflows of the clock,
-    see gen1.clock;
-    `trailing_bytes` is the length of a truncated last record, which was dropped. The last
-    four say how many events a window has.
+    came after later ones, `left_out` had impossible times, `wraps` are overflows of the clock
+    (gen1.clock); `trailing_bytes` is the length of a truncated last record, which was dropped.
+    The last four say how many events a window has.
     """
 
     windows: int
@@ -101,21 +99,6 @@ class OutputError(OSError):
     """The cache cannot be written: nothing is wrong with the recording, so the run ends."""
 
 
-class CacheWriter:
-    """The open temporary file: write every sample, then the report."""
-
-    def __init__(self, file: h5py.File, frames: h5py.Dataset) -> None:
-        self._attributes, self._frames = file.attrs, frames.id
-
-    def write_sample(self, index: int, frames: np.ndarray) -> None:
-        """Store one sample, uint8 [T, 2, H, W]."""
-        self._frames.write_direct_chunk((index, 0, 0, 0, 0), encode_chunk(frames))
-
-    def write_report(self, report: Report) -> None:
-        """Store what happened to the events."""
-        self._attributes["report"] = json.dumps(asdict(report))
-
-
 @contextmanager
 def create_cache(
     path: Path,
@@ -123,9 +106,10 @@ def create_cache(
     sources: tuple[Source, ...],
     times_us: np.ndarray,
     boxes: np.ndarray,
-) -> Iterator[CacheWriter]:
+) -> Iterator[h5py.Dataset]:
     """Write a cache file under a temporary name; path appears only once it is complete.
 
+    Yields its frames: write every sample, then the report.
     Raises OutputError if there is no room or no permission; then path is as it was.
     """
     shape = (len(times_us), *settings.frame_shape)
@@ -152,7 +136,17 @@ def create_cache(
             track_times=False,
             **FILTERS,
         )
-        yield CacheWriter(file, frames)
+        yield frames
+
+
+def write_sample(frames: h5py.Dataset, index: int, sample: np.ndarray) -> None:
+    """Store one sample, uint8 [T, 2, H, W]."""
+    frames.id.write_direct_chunk((index, 0, 0, 0, 0), encode_chunk(sample))
+
+
+def write_report(file: h5py.File, report: Report) -> None:
+    """Store what happened to the events."""
+    file.attrs["report"] = json.dumps(asdict(report))
 
 
 @contextmanager
@@ -249,8 +243,11 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
         file.write(text.encode() + b"\n")
 
 
-def read_manifest(directory: Path) -> Manifest:
-    """Read directory/manifest.json; raises ValueError if it is missing or not one of ours."""
+def read_manifest(directory: Path, finished: bool = False) -> Manifest:
+    """Read directory/manifest.json; raises ValueError if it is missing or not one of ours.
+
+    With `finished` also if preprocessing is not.
+    """
     path = directory / MANIFEST
     expected = "expected the directory that `python -m preprocessing --output` wrote"
     if not path.is_file():
@@ -265,24 +262,10 @@ def read_manifest(directory: Path) -> Manifest:
         raise ValueError(f"{path}: {found}, {expected}") from None
     if schema != SCHEMA:
         raise ValueError(f"{path}: schema {schema}, expected {SCHEMA}: preprocess again")
+    if finished and not manifest.complete:
+        hint = "run the same `python -m preprocessing` again"
+        raise ValueError(f"{directory}: preprocessing has not finished, expected all of it: {hint}")
     return manifest
-
-
-class OpenFiles:
-    """Cache files of one process, opened when first asked for; the least recent one is closed."""
-
-    def __init__(self, limit: int = 128) -> None:
-        self._limit = limit
-        self._files: OrderedDict[Path, h5py.File] = OrderedDict()
-
-    def __getitem__(self, path: Path) -> h5py.File:
-        if path not in self._files:
-            self._files[path] = open_cache(path)
-            if len(self._files) > self._limit:
-                _, oldest = self._files.popitem(last=False)
-                oldest.close()
-        self._files.move_to_end(path)
-        return self._files[path]
 
 
 def _schema_mismatch(file: h5py.File) -> str:

@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from gen1.labels import clip_boxes, refuse_unknown_classes
-from gen1.times import join
+from gen1.protocol import join
 from preprocessing.augment import AugmentConfig, augment
 from preprocessing.cache import (
-    Header,
     Manifest,
-    OpenFiles,
     describe_difference,
     open_cache,
     read_header,
@@ -29,7 +28,9 @@ from preprocessing.ending import prepare_worker
 from preprocessing.geometry import Geometry, Letterbox
 from preprocessing.histogram import HistogramSettings
 from preprocessing.inputs import check_representation, network_frames, network_input
-from preprocessing.windows import label_times
+
+#: Cache files that a process holds open; the least recent one is closed.
+OPEN_FILES = 128
 
 
 @dataclass(frozen=True)
@@ -147,13 +148,16 @@ class HistogramDataset(Dataset[Sample]):
         self._augment, self._seed, self._keep = augment, seed, keep
         self._input = input
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._open_files, self._open_in_process = OpenFiles(), os.getpid()
-        manifest = _finished_manifest(Path(cache_dir), settings)
+        self._open_in_process = 0
+        cache_dir = Path(cache_dir)
+        manifest = read_manifest(cache_dir, finished=True)
+        if settings and (difference := describe_difference(manifest.settings, settings)):
+            raise ValueError(f"{cache_dir}: cache made with {difference}")
         self.settings, self.recordings = manifest.settings, _names(cache_dir, manifest, split)
         self.failed = _failed_recordings(cache_dir, manifest, split)
-        _check_geometry(Path(cache_dir), self.settings, geometry)
+        _check_geometry(cache_dir, self.settings, geometry)
         check_representation(self.settings, input, str(cache_dir))
-        self._paths = [Path(cache_dir) / split / f"{name}.h5" for name in self.recordings]
+        self._paths = [cache_dir / split / f"{name}.h5" for name in self.recordings]
         self.name = f"{cache_dir}: split {split}"
         self._labels: dict[str, np.ndarray] = {}
         self._times_us: dict[str, np.ndarray] = {}
@@ -162,12 +166,12 @@ class HistogramDataset(Dataset[Sample]):
         for i, (name, path) in enumerate(zip(self.recordings, self._paths, strict=True)):
             with open_cache(path) as file:
                 header = read_header(file)
-                difference = describe_difference(header.settings, self.settings)
-                if difference:
+                if difference := describe_difference(header.settings, self.settings):
                     raise ValueError(f"{path}: {difference}, as the other files of the cache")
                 labels, times_us = file["labels"][:], file["times_us"][:]
             if class_names is not None:
-                refuse_unknown_classes(labels, _labels_of(path, header), class_names)
+                made_of = Path(header.sources[-1].directory, header.sources[-1].name)
+                refuse_unknown_classes(labels, f"{made_of} (in {path})", class_names)
             label_us = _joined_labels(times_us, labels, self.settings.every_us)
             self._labels[name], self._times_us[name] = labels, times_us
             self.n_labels += len(labels)
@@ -203,7 +207,7 @@ class HistogramDataset(Dataset[Sample]):
         return Sample(torch.from_numpy(frames), torch.from_numpy(targets), name, t_us)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open_files": OpenFiles(), "_open_in_process": 0}
+        return {**self.__dict__, "_open": None, "_open_in_process": 0}
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other augmentations from now on; workers that already run see it too."""
@@ -236,8 +240,8 @@ class HistogramDataset(Dataset[Sample]):
         if self._frames:
             return self._frames[recording][row]
         if self._open_in_process != os.getpid():  # HDF5 handles must not cross a fork
-            self._open_files, self._open_in_process = OpenFiles(), os.getpid()
-        return read_sample(self._open_files[self._paths[recording]], row)
+            self._open, self._open_in_process = lru_cache(OPEN_FILES)(open_cache), os.getpid()
+        return read_sample(self._open(self._paths[recording]), row)
 
     def _targets(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Classes float32 [n] and corners float32 [n, 4] in sensor px of a sample's boxes."""
@@ -257,31 +261,13 @@ def _joined_labels(times_us: np.ndarray, labels: np.ndarray, every_us: int) -> n
     """The label time of every sample time, int64 [n]; where none is joined, the sample's own."""
     label_us = times_us.copy()
     if every_us:
-        labelled_us = label_times(labels)
+        labelled_us = np.unique(labels["t"])
         sample = join(labelled_us, times_us, every_us // 2)
         label_us[sample[sample >= 0]] = labelled_us[sample >= 0]
     return label_us
 
 
-def _labels_of(path: Path, header: Header) -> str:
-    """The file that the labels of a cache file came from, and the cache file."""
-    source = header.sources[-1]
-    return f"{Path(source.directory, source.name)} (in {path})"
-
-
-def _finished_manifest(cache_dir: Path, expected: HistogramSettings | None) -> Manifest:
-    """Manifest of a cache; raises ValueError if unfinished or made with other settings."""
-    manifest = read_manifest(cache_dir)
-    if not manifest.complete:
-        hint = "run the same `python -m preprocessing` again"
-        raise ValueError(f"{cache_dir}: preprocessing has not finished, expected all of it: {hint}")
-    difference = describe_difference(manifest.settings, expected) if expected else ""
-    if difference:
-        raise ValueError(f"{cache_dir}: cache made with {difference}")
-    return manifest
-
-
-def _names(cache_dir: Path | str, manifest: Manifest, split: str) -> tuple[str, ...]:
+def _names(cache_dir: Path, manifest: Manifest, split: str) -> tuple[str, ...]:
     """Recordings of a split; raises ValueError if there are none."""
     names = tuple(sorted(manifest.recordings.get(split, ())))
     if not names:
@@ -290,7 +276,7 @@ def _names(cache_dir: Path | str, manifest: Manifest, split: str) -> tuple[str, 
     return names
 
 
-def _failed_recordings(cache_dir: Path | str, manifest: Manifest, split: str) -> dict[str, str]:
+def _failed_recordings(cache_dir: Path, manifest: Manifest, split: str) -> dict[str, str]:
     """Name -> reason of the recordings that are not in a split; warns if there are any."""
     failed = {
         name.removeprefix(f"{split}/"): reason

@@ -11,6 +11,8 @@ import numpy as np
 
 from gen1.spec import BOX, HEIGHT, WIDTH
 
+#: Of the networks, in px: their maps divide what they read by no more.
+LARGEST_STRIDE = 32
 Boxes = TypeVar("Boxes")  # NumPy array or torch tensor
 
 
@@ -18,18 +20,17 @@ Boxes = TypeVar("Boxes")  # NumPy array or torch tensor
 class Geometry:
     """Sensor -> frame (downsampled by an integer) -> network size (frame padded with zeros).
 
-    Padding is added at the bottom and right up to a multiple of `multiple`, the largest stride
-    of the network, so a box moves only by the factor: 240x304 -> 256x320, or with downsample 2
-    120x152 -> 128x160. Sides in px. Raises ValueError if the factor does not divide them.
+    Padding is added at the bottom and right up to a multiple of LARGEST_STRIDE, so a box moves
+    only by the factor: 240x304 -> 256x320, or with downsample 2 120x152 -> 128x160. Sides in px.
+    Raises ValueError if the factor does not divide them.
     """
 
     height: int = HEIGHT
     width: int = WIDTH
     downsample: int = 1
-    multiple: int = 32
 
     def __post_init__(self) -> None:
-        if min(self.height, self.width, self.downsample, self.multiple) < 1:
+        if min(self.height, self.width, self.downsample) < 1:
             raise ValueError(f"{self} was given, expected sides and factors of 1 or more")
         if self.height % self.downsample or self.width % self.downsample:
             found = f"a sensor of {self.height}x{self.width} px"
@@ -43,7 +44,7 @@ class Geometry:
     @property
     def network_hw(self) -> tuple[int, int]:
         """Height and width of the network's input."""
-        height, width = (-(-side // self.multiple) * self.multiple for side in self.frame_hw)
+        height, width = (-(-side // LARGEST_STRIDE) * LARGEST_STRIDE for side in self.frame_hw)
         return height, width
 
     def fit(self, frames: np.ndarray, background: int = 0) -> np.ndarray:
@@ -100,9 +101,8 @@ class Letterbox:
     def fit(self, frames: np.ndarray, background: int = 0) -> np.ndarray:
         """Frames uint8 [..., height, width] -> [..., side, side]; `background` is not used."""
         if frames.shape[-2:] != (self.height, self.width):
-            raise ValueError(
-                f"frames of {frames.shape[-2:]} px, expected {(self.height, self.width)}"
-            )
+            expected = (self.height, self.width)
+            raise ValueError(f"frames of {frames.shape[-2:]} px, expected {expected}")
         boxed = np.full((*frames.shape[:-2], self.side, self.side), self.border, np.uint8)
         rows = slice(self._top, self._top + self._scaled_height)
         boxed[..., rows, :] = _scale_bilinear(frames, self._scaled_height, self.side)
@@ -110,21 +110,19 @@ class Letterbox:
 
     def boxes_to_network(self, xyxy: Boxes) -> Boxes:
         """Corners in sensor px -> corners in network px (any array or tensor)."""
-        return self._affine(xyxy, inverse=False)
+        scale, offset = self._affine(xyxy)
+        return xyxy * scale + offset
 
     def boxes_to_sensor(self, xyxy: Boxes) -> Boxes:
         """Corners in network px -> corners in sensor px, the inverse."""
-        return self._affine(xyxy, inverse=True)
+        scale, offset = self._affine(xyxy)
+        return (xyxy - offset) / scale
 
-    def _affine(self, xyxy: Boxes, inverse: bool) -> Boxes:
-        scale = np.array([self.side / self.width, self._scaled_height / self.height] * 2)
-        offset = np.array([0, self._top] * 2)
-        corners: Any = xyxy
-        if not isinstance(xyxy, np.ndarray):  # a tensor wants factors of its own kind
-            scale, offset = corners.new_tensor(scale), corners.new_tensor(offset)
-        else:
-            scale, offset = scale.astype(xyxy.dtype), offset.astype(xyxy.dtype)
-        return (corners - offset) / scale if inverse else corners * scale + offset
+    def _affine(self, xyxy: Any) -> tuple[Any, Any]:
+        """Factors and offsets of corners, in their own kind of array."""
+        make = np.array if isinstance(xyxy, np.ndarray) else xyxy.new_tensor
+        scale = [self.side / self.width, self._scaled_height / self.height] * 2
+        return make(scale, dtype=xyxy.dtype), make([0, self._top] * 2, dtype=xyxy.dtype)
 
 
 def as_boxes(rows: np.ndarray, t_us: int, geometry: Geometry | Letterbox) -> np.ndarray:

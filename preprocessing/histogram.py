@@ -4,7 +4,8 @@
 single 1 per bin and pixel, in the channel of the last event there.
 """
 
-from dataclasses import dataclass
+import operator
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -13,7 +14,6 @@ from gen1.dat import ADDRESS_BITS, DatReader
 from gen1.protocol import PROTOCOLS
 from gen1.spec import HEIGHT, WIDTH
 from preprocessing.denoise import kept_events
-from preprocessing.windows import bin_edges
 
 REPRESENTATIONS = ("count", "last-polarity")
 DOWNSAMPLE_FACTORS = (1, 2, 4)
@@ -90,17 +90,12 @@ class EventTally:
     filtered: int = 0
 
     def __add__(self, other: "EventTally") -> "EventTally":
-        return EventTally(
-            self.counted + other.counted,
-            self.clipped + other.clipped,
-            self.out_of_frame + other.out_of_frame,
-            self.filtered + other.filtered,
-        )
+        return EventTally(*map(operator.add, astuple(self), astuple(other)))
 
     @property
     def events(self) -> int:
         """Events read."""
-        return self.counted + self.clipped + self.out_of_frame + self.filtered
+        return sum(astuple(self))
 
 
 def event_histogram(
@@ -117,10 +112,9 @@ def event_histogram(
     events: structured (t in us, x, y, p). Bin of an event: (t - start_us) * T // window_us.
     Events outside [start_us, start_us + window_us) or height x width are ignored.
     """
-    _check(window_us, time_steps, height, width, downsample)
-    events = _inside(events, start_us, window_us, height, width)
+    cells = _cells(events, start_us, window_us, time_steps, height, width, downsample)
     counts = np.zeros((time_steps, 2, height // downsample, width // downsample), np.int64)
-    np.add.at(counts, _cells(events, start_us, window_us, time_steps, downsample), 1)
+    np.add.at(counts, cells, 1)
     return np.minimum(counts, MAX_COUNT).astype(np.uint8)
 
 
@@ -137,12 +131,11 @@ def last_polarity(
 
     Same arguments and bins as event_histogram; of equal times the later in the array wins.
     """
-    _check(window_us, time_steps, height, width, downsample)
-    events = _inside(events, start_us, window_us, height, width)
+    events = events[np.argsort(events["t"], kind="stable")]
+    cells = _cells(events, start_us, window_us, time_steps, height, width, downsample)
     last = np.full((time_steps, height // downsample, width // downsample), -1, np.int8)
-    step, polarity, row, column = _cells(events, start_us, window_us, time_steps, downsample)
-    for i in np.argsort(events["t"], kind="stable"):
-        last[step[i], row[i], column[i]] = polarity[i]
+    for step, polarity, row, column in zip(*cells, strict=True):
+        last[step, row, column] = polarity
     return np.stack([last == 0, last == 1], axis=1).astype(np.uint8)
 
 
@@ -183,6 +176,16 @@ def window_histogram(
     return frames, EventTally(counted, clipped, out_of_frame, n_events - len(packed))
 
 
+def bin_edges(start_us: int, window_us: int, time_steps: int) -> np.ndarray:
+    """Edges of the time_steps bins of a window, int64 [time_steps + 1] in us.
+
+    Bin k holds edges[k] <= t < edges[k + 1], exactly the events with
+    (t - start_us) * time_steps // window_us == k; hence the rounding up.
+    """
+    steps = np.arange(time_steps + 1, dtype=np.int64)
+    return start_us - (-window_us * steps) // time_steps
+
+
 def fill_frames(
     frames: np.ndarray,
     packed: np.ndarray,
@@ -217,22 +220,22 @@ def _check(window_us: int, time_steps: int, height: int, width: int, downsample:
         raise ValueError(f"{found} was given, expected sides that are multiples of {downsample}")
 
 
-def _inside(
-    events: np.ndarray, start_us: int, window_us: int, height: int, width: int
-) -> np.ndarray:
-    """The events that lie in the window and in the frame."""
-    t, x, y = events["t"], events["x"], events["y"]
-    in_window = (t >= start_us) & (t < start_us + window_us)
-    return events[in_window & (x >= 0) & (x < width) & (y >= 0) & (y < height)]
-
-
 def _cells(
-    events: np.ndarray, start_us: int, window_us: int, time_steps: int, downsample: int
+    events: np.ndarray,
+    start_us: int,
+    window_us: int,
+    time_steps: int,
+    height: int,
+    width: int,
+    downsample: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Index of every event into [T, 2, H, W]."""
-    step = (events["t"].astype(np.int64) - start_us) * time_steps // window_us
-    polarity, row, column = events["p"], events["y"] // downsample, events["x"] // downsample
-    return step, polarity.astype(np.int64), row.astype(np.int64), column.astype(np.int64)
+    """Index into [T, 2, H, W], int64, of every event in the window and in the frame."""
+    _check(window_us, time_steps, height, width, downsample)
+    t, x, y, p = (events[name].astype(np.int64) for name in "txyp")
+    inside = (t >= start_us) & (t < start_us + window_us)
+    inside &= (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    step = (t[inside] - start_us) * time_steps // window_us
+    return step, p[inside], y[inside] // downsample, x[inside] // downsample
 
 
 @compiled()

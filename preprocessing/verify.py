@@ -7,6 +7,7 @@ from pathlib import Path
 
 import h5py
 
+from gen1.spec import counted
 from preprocessing.cache import (
     Manifest,
     Report,
@@ -39,10 +40,7 @@ def verify(directory: Path, deep: bool = False) -> Iterator[Check]:
     deep decompresses every sample against its checksum and counts its events. Raises
     ValueError if there is no manifest or preprocessing has not finished.
     """
-    manifest = read_manifest(directory)
-    if not manifest.complete:
-        hint = "run the same `python -m preprocessing` again"
-        raise ValueError(f"{directory}: preprocessing has not finished, {hint}")
+    manifest = read_manifest(directory, finished=True)
     listed = set()
     for split, reports in manifest.recordings.items():
         for name, report in reports.items():
@@ -60,8 +58,7 @@ def check_file(path: Path, manifest: Manifest, report: dict, deep: bool) -> Chec
     try:
         with open_cache(path) as file:
             header = read_header(file)
-            difference = describe_difference(header.settings, manifest.settings)
-            if difference:
+            if difference := describe_difference(header.settings, manifest.settings):
                 return Check(path, "stale", f"made with {difference}")
             if asdict(header.report) != report:
                 return Check(path, "stale", "its report is not the manifest's")
@@ -76,11 +73,11 @@ def summary(checks: list[Check], failed: dict[str, str]) -> list[str]:
     """The result in lines for people, the verdict first."""
     kinds = Counter(check.kind for check in checks if check.kind)
     counts = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
-    lines = [f"{len(checks)} files: {counts or 'all good'}"]
+    lines = [f"{counted(len(checks), 'files')}: {counts or 'all good'}"]
     if absent := sum(not check.compared for check in checks):
         lines.append(f"{absent} not compared with their recordings, which are not there any more")
     if failed:
-        lines.append(f"{len(failed)} recordings are not in the cache, they could not be used:")
+        lines.append(f"{counted(len(failed), 'recordings')} left out, not usable:")
         lines += [f"  {name}: {reason}" for name, reason in failed.items()]
     return lines
 

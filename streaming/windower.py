@@ -12,8 +12,7 @@ import numpy as np
 from gen1.clock import FEW, LATE_US, NEAR_US, is_stray
 from gen1.dat import ADDRESS_BITS, MAX_SIDE
 from preprocessing.denoise import NEVER_US, kept_pixels
-from preprocessing.histogram import EventTally, HistogramSettings, fill_frames
-from preprocessing.windows import bin_edges
+from preprocessing.histogram import EventTally, HistogramSettings, bin_edges, fill_frames
 
 #: A step of more than this, 10 minutes, is no silence and no delay but a clock that was set.
 MAX_GAP_US = 600_000_000

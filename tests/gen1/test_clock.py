@@ -147,11 +147,16 @@ BROKEN = {
 }
 
 
+def is_sorted(reader):
+    order = reader.order
+    return order.moved == order.left_out == order.wraps == 0
+
+
 @pytest.mark.parametrize(("times_us", "tail", "sentence"), BROKEN.values(), ids=BROKEN)
 def test_a_torn_clock_is_named(tmp_path, times_us, tail, sentence):
     reader = written(tmp_path, times_us, tail)
     if sentence is None:  # a clock that jumps ahead and stays there is none
-        assert reader.order.is_sorted
+        assert is_sorted(reader)
         return
     with pytest.raises(ValueError, match=sentence) as error:
         _ = reader.order
@@ -174,13 +179,13 @@ def test_silence_is_legal_wherever_it_is(tmp_path):
     for gap_us in (200_000, LATE_US + 1, 3_000_000_000):
         t_us = line(30_000, 1.0)
         t_us[12_345:] += gap_us
-        assert written(tmp_path, t_us).order.is_sorted
+        assert is_sorted(written(tmp_path, t_us))
 
 
 def test_equal_times_keep_their_order(tmp_path):
     t_us = np.repeat(line(3_000), 7)
     reader = written(tmp_path, t_us)
-    assert reader.order.is_sorted
+    assert is_sorted(reader)
     places = np.arange(len(t_us))
     places[700:1400] = np.roll(places[700:1400], 350)
     reader = written(tmp_path, t_us[places])

@@ -177,7 +177,7 @@ def test_events_before_the_first_time_are_left_out_and_counted(tmp_path, version
     content = header(version, "geometry 304x240") + encode(events)[size:]
     found, notes = converted(tmp_path, content)
     assert len(found) == 199
-    assert notes == ["1 events before the first time of the stream were left out"]
+    assert notes == ["1 event before the first time of the stream, left out"]
 
 
 @formats
@@ -185,7 +185,7 @@ def test_a_truncated_last_word_is_left_out(tmp_path, version, encode):
     events = some_events(1000)
     found, notes = converted(tmp_path, header(version, "geometry 304x240") + encode(events) + b"x")
     np.testing.assert_array_equal(found, events)
-    assert notes == ["1 bytes of a truncated last word were left out"]
+    assert notes == ["1 byte of a truncated last word, left out"]
 
 
 @formats
@@ -194,7 +194,7 @@ def test_a_stray_event_is_counted_and_many_are_a_wrong_size(tmp_path, version, e
     content = header(version, "geometry 304x240") + encode([*events, (9_000_000, 900, 9, 1)])
     found, notes = converted(tmp_path, content)
     np.testing.assert_array_equal(found, events)
-    assert notes == ["1 events beyond 240x304 px were left out"]
+    assert notes == ["1 event beyond 240x304 px, left out"]
     with pytest.raises(ValueError, match=r"lie beyond 240x100 px, expected --height and --width"):
         converted(tmp_path, content, width=100)
     assert converted(tmp_path, content, width=1280)[1] == [

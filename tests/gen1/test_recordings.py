@@ -1,7 +1,10 @@
+import numpy as np
 import pytest
 
-from gen1.opening import find_recordings
-from gen1.recordings import Recording, list_recordings
+from gen1.dat import write_dat
+from gen1.labels import write_boxes
+from gen1.recordings import Recording, find_recordings, list_recordings, open_recording
+from gen1.spec import BOX, EVENT
 from gen1.survey import survey
 
 
@@ -18,8 +21,7 @@ def test_pairs_are_listed_by_split_and_name(tmp_path):
     found = list_recordings(tmp_path)
     assert [(r.split, r.name) for r in found] == [("train", "a"), ("train", "b"), ("test", "c")]
     test = tmp_path / "test"
-    wanted = [Recording("c", "test", test / "c_td.dat", test / "c_bbox.npy")]
-    assert list_recordings(tmp_path, "test") == wanted
+    assert found[2] == Recording("c", "test", test / "c_td.dat", test / "c_bbox.npy")
 
 
 def test_root_without_split_folders_is_searched_itself(tmp_path):
@@ -30,10 +32,10 @@ def test_root_without_split_folders_is_searched_itself(tmp_path):
 
 def test_labels_are_optional_where_asked(tmp_path):
     make(tmp_path, "test/a_td.dat")
-    assert list_recordings(tmp_path, "test", require_labels=False)[0].boxes is None
+    assert list_recordings(tmp_path, require_labels=False)[0].boxes is None
     make(tmp_path, "test/b_bbox.npy")
     with pytest.raises(ValueError, match="without a recording"):
-        list_recordings(tmp_path, "test", require_labels=False)
+        list_recordings(tmp_path, require_labels=False)
 
 
 def test_unpaired_files_are_counted_and_named_both_ways(tmp_path):
@@ -45,24 +47,12 @@ def test_unpaired_files_are_counted_and_named_both_ways(tmp_path):
     assert "5 files without labels (a_td.dat, b_td.dat, c_td.dat, ...)" in message
 
 
-@pytest.mark.parametrize(
-    ("split", "sentence"),
-    [
-        (None, "holds no recordings"),
-        ("val", "has no folder val"),
-        ("valid", "expected one of train, val, test"),
-    ],
-)
-def test_empty_directory_and_missing_split_are_named(tmp_path, split, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        list_recordings(tmp_path, split)
-
-
 def test_empty_split_and_missing_root_are_named(tmp_path):
     make(tmp_path, "train/a_td.dat", "train/a_bbox.npy")
     (tmp_path / "val").mkdir()
-    with pytest.raises(ValueError, match="val: holds no recordings"):
-        list_recordings(tmp_path)
+    for root in (tmp_path, tmp_path / "val"):
+        with pytest.raises(ValueError, match="val: holds no recordings"):
+            list_recordings(root)
     with pytest.raises(ValueError, match="gone: no such directory"):
         list_recordings(tmp_path / "gone")
 
@@ -131,3 +121,61 @@ def test_what_is_no_text_is_no_list(tmp_path, text):
     (tmp_path / "list.txt").write_bytes(text)
     with pytest.raises(ValueError, match=r"list\.txt: is no text, expected .* UTF-8"):
         list_recordings(tmp_path / "list.txt")
+
+
+EVENTS = np.array([(10, 1, 2, 0), (4000, 300, 200, 1)], EVENT)
+
+
+def raw_recording(path):
+    """The same two events as EVT 3: time high and low, row, column and polarity."""
+    words = []
+    for t_us, x, y, p in EVENTS.tolist():
+        words += [0x8000 | t_us >> 12, 0x6000 | t_us & 0xFFF, y, 0x2000 | p << 11 | x]
+    path.write_bytes(b"% evt 3.0\n% geometry 304x240\n" + np.array(words, "<u2").tobytes())
+
+
+def test_a_file_is_one_recording_with_the_labels_beside_it(tmp_path):
+    write_dat(tmp_path / "a_td.dat", EVENTS, 240, 304)
+    write_dat(tmp_path / "other.dat", EVENTS, 240, 304)
+    write_boxes(tmp_path / "a_bbox.npy", np.zeros(1, BOX))
+    (a,) = find_recordings(tmp_path / "a_td.dat")
+    (other,) = find_recordings(tmp_path / "other.dat")
+    assert (a.name, a.boxes) == ("a", tmp_path / "a_bbox.npy")
+    assert (other.name, other.boxes) == ("other", None)
+
+
+def test_a_directory_is_all_recordings_in_it(tmp_path):
+    raw_recording(tmp_path / "b.raw")
+    write_boxes(tmp_path / "b_bbox.npy", np.zeros(1, BOX))
+    assert [r.name for r in find_recordings(tmp_path)] == ["b"]
+    (tmp_path / "b_bbox.npy").unlink()
+    write_dat(tmp_path / "a_td.dat", EVENTS, 240, 304)
+    raw_recording(tmp_path / "a.raw")  # what it was made of
+    raw_recording(tmp_path / "c.RAW")
+    raw_recording(tmp_path / "._b.raw")
+    (tmp_path / "._a_td.dat").write_bytes(b"")
+    found = [r.dat.name for r in find_recordings(tmp_path)]
+    assert found == ["a_td.dat", "b.raw", "c.RAW"]
+    (tmp_path / "test").mkdir()
+    write_dat(tmp_path / "test" / "a_td.dat", EVENTS, 240, 304)
+    found = [(r.split, r.dat.name) for r in find_recordings(tmp_path)]
+    assert found == [("test", "a_td.dat"), ("", "a.raw"), ("", "b.raw"), ("", "c.RAW")]
+
+
+def test_nothing_to_open_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no such file, expected a recording"):
+        find_recordings(tmp_path / "x.dat")
+    with pytest.raises(ValueError, match="holds no recordings"):
+        find_recordings(tmp_path)
+
+
+def test_raw_and_dat_recordings_hold_the_same(tmp_path):
+    write_dat(tmp_path / "a_td.dat", EVENTS, 240, 304)
+    raw_recording(tmp_path / "b.raw")
+    for path in (tmp_path / "a_td.dat", tmp_path / "b.raw"):
+        with open_recording(path) as reader:
+            np.testing.assert_array_equal(reader.read(), EVENTS)
+            assert (reader.height, reader.width) == (240, 304)
+            temporary = reader.path
+    assert not temporary.exists()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a_td.dat", "b.raw"]

@@ -63,7 +63,7 @@ def test_what_is_missing_or_suspicious_is_named(complete, capsys):
         f"{train}/short_td.dat: 20.0 s long, expected 60",
         f"{train}/large_td.dat: sensor of 480x640 px",
         f"{train}/large_bbox.npy: row 1: class_id is 7, expected 0 (car) or 1 (pedestrian) "
-        "(1 boxes of unknown classes)",
+        "(1 box of unknown classes)",
         f"{train}/empty_td.dat: no events",
         f"{train}/empty_bbox.npy: no boxes",
         f"{cut}: 5 bytes of a truncated last record",
@@ -71,6 +71,7 @@ def test_what_is_missing_or_suspicious_is_named(complete, capsys):
         f"{train}: 4 recordings with labels, published are 2",
     ):
         assert problem in text
+    assert "empty_td.dat: 0.0 s long" not in text
 
 
 def test_only_deep_reads_every_event(complete, capsys):
@@ -83,8 +84,8 @@ def test_only_deep_reads_every_event(complete, capsys):
     capsys.readouterr()
     assert main(["verify", str(complete), "--deep"]) == 1
     text = capsys.readouterr().out
-    assert f"{path}: 1 events at impossible times" in text
-    assert f"{path}: 1 events out of frame" in text
+    assert f"{path}: 1 event at impossible times" in text
+    assert f"{path}: 1 event out of frame" in text
 
 
 def test_a_directory_without_splits_is_refused(tmp_path, capsys):
@@ -108,8 +109,8 @@ def frozen(n, step_us):
     ("values", "problem"),
     [
         ({"w": [0, 30, 30], "h": [40, 0, 40]}, "2 boxes with a side of 0 px"),
-        ({"w": [-3, 30, 30]}, "1 boxes with a negative side"),
-        ({"t": [-5, 500_000, 999_999]}, "1 boxes at a negative time"),
+        ({"w": [-3, 30, 30]}, "1 box with a negative side"),
+        ({"t": [-5, 500_000, 999_999]}, "1 box at a negative time"),
         ({"t": [249, 499, 749]}, "the times look like milliseconds"),
         ({"t": [10**9, 2 * 10**9, 3 * 10**9]}, "all labels lie between 1000000000 and"),
         (frozen(4, 1_000_000), "4 boxes frozen for more than 2 s"),

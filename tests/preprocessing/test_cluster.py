@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 
 import preprocessing.build
-import preprocessing.executors
+import preprocessing.cluster
 from gen1.recordings import list_recordings
 from preprocessing.__main__ import main
 from preprocessing.build import build
-from preprocessing.executors import (
+from preprocessing.cluster import (
     InlineExecutor,
     connect_to_cluster,
     make_executor,
     start_slurm_jobs,
+    stop,
 )
 from preprocessing.histogram import HistogramSettings
 
@@ -67,7 +68,7 @@ def test_a_killed_worker_loses_nothing_and_repeats_nothing(tree, tmp_path, clust
         outcomes.append(outcome)
         if len(outcomes) == 5:
             os.kill(pids[0], signal.SIGKILL)
-    executor.shutdown()
+    stop(executor)
     names = Counter(outcome.recording.name for outcome in outcomes)
     assert names == {recording.name: 1 for recording in recordings}
     assert not any(outcome.error for outcome in outcomes)
@@ -103,7 +104,7 @@ def test_a_recording_that_kills_every_worker_ends_the_run_in_a_sentence(
 
 
 def test_clusters_that_are_not_there_are_refused(monkeypatch):
-    monkeypatch.setattr(preprocessing.executors, "CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(preprocessing.cluster, "CONNECT_TIMEOUT_S", 0.2)
     with pytest.raises(ValueError, match=r"tcp://127.0.0.1:1: no Dask scheduler answers"):
         connect_to_cluster("tcp://127.0.0.1:1")
     monkeypatch.setenv("PATH", "")

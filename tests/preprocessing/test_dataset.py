@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+import preprocessing.dataset
 from gen1.dat import DatReader
 from gen1.labels import read_boxes, write_boxes
 from gen1.spec import BOX
 from preprocessing.__main__ import main
 from preprocessing.augment import AugmentConfig
-from preprocessing.cache import OpenFiles
 from preprocessing.dataset import Batch, HistogramDataset, Sample, collate
 from preprocessing.geometry import Geometry
 from preprocessing.histogram import (
@@ -225,15 +225,13 @@ def test_reading_leaves_the_files_as_they_are(cache):
     assert after == before
 
 
-def test_open_files_are_limited(cache):
-    paths = [cache / "train" / "r0.h5", cache / "train" / "r1.h5", cache / "val" / "r0.h5"]
-    files = OpenFiles(limit=2)
-    first, second = files[paths[0]], files[paths[1]]
-    assert files[paths[0]] is first
-    files[paths[2]]
-    assert first
-    assert not second  # the one used longest ago was closed
-    assert files[paths[1]]["frames"].shape[0] == 4
+def test_open_files_are_limited(cache, monkeypatch):
+    monkeypatch.setattr(preprocessing.dataset, "OPEN_FILES", 1)
+    dataset = HistogramDataset(cache, "train", HALF)
+    before = h5py.h5f.get_obj_count(types=h5py.h5f.OBJ_FILE)
+    for index in (0, 4, 1, 5):  # of two recordings in turn
+        assert dataset[index].frames.any()
+        assert h5py.h5f.get_obj_count(types=h5py.h5f.OBJ_FILE) == before + 1
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,6 @@ def test_impossible_sizes_are_refused():
     with pytest.raises(ValueError, match="a sensor of 241x304 px was given, expected multiples"):
         Geometry(height=241, downsample=2)
     with pytest.raises(ValueError, match="expected sides and factors of 1 or more"):
-        Geometry(multiple=0)
+        Geometry(downsample=0)
     with pytest.raises(ValueError, match=r"frames of \(120, 152\) px, expected \(240, 304\)"):
         Geometry().fit(np.zeros((120, 152), np.uint8))

@@ -1,5 +1,7 @@
 """What a cache survives: kills, two runs at once, full disks; and that `verify` sees the rest."""
 
+import errno
+import fcntl
 import multiprocessing
 import os
 import random
@@ -13,10 +15,10 @@ import h5py
 import numpy as np
 import pytest
 
-import preprocessing.claim
+import preprocessing.build
 from preprocessing.__main__ import main
+from preprocessing.build import claim
 from preprocessing.cache import open_cache, read_header, read_manifest, read_sample
-from preprocessing.claim import claim
 from preprocessing.dataset import HistogramDataset
 from preprocessing.geometry import Geometry
 
@@ -92,7 +94,7 @@ def test_a_second_run_on_the_same_output_is_refused(tree, tmp_path, monkeypatch,
     data, cache = tree(train=2), tmp_path / "cache"
     run(data, cache)
     before = contents(cache)
-    monkeypatch.setattr(preprocessing.claim, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(preprocessing.build, "PATIENCE_S", 0.0)
     with claim(cache):
         assert run(data, cache, "--time-steps", "3", "--overwrite") == 1
         assert "another run of `python -m preprocessing` is writing here" in capsys.readouterr().err
@@ -103,8 +105,8 @@ def test_a_second_run_on_the_same_output_is_refused(tree, tmp_path, monkeypatch,
 @linux_only
 def test_the_claim_of_a_killed_run_does_not_outlive_it(tmp_path):
     hold = (
-        "import pathlib, sys, time; from preprocessing.claim import claim; "
-        "path = pathlib.Path(sys.argv[1]); file = claim(path); "
+        "import pathlib, sys, time; from preprocessing.build import claim; "
+        "path = pathlib.Path(sys.argv[1]); held = claim(path); "
         "(path / 'claimed').touch(); time.sleep(60)"
     )
     holder = script(hold, tmp_path)
@@ -113,7 +115,18 @@ def test_the_claim_of_a_killed_run_does_not_outlive_it(tmp_path):
         time.sleep(0.01)
     holder.kill()
     holder.communicate()
-    claim(tmp_path).close()
+    with claim(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_written_all_the_same(tmp_path, monkeypatch, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with claim(tmp_path), claim(tmp_path):
+        assert not any(path.read_bytes() for path in tmp_path.iterdir())
 
 
 @linux_only
@@ -259,4 +272,4 @@ def test_recordings_that_failed_are_known_to_readers_of_the_cache(tree, tmp_path
     assert "is not a readable .npy file" in dataset.failed["r1"]
     code, text = verified(cache, capsys)
     assert code == 0
-    assert "1 recordings are not in the cache, they could not be used:\n  train/r1: " in text
+    assert "1 recording left out, not usable:\n  train/r1: " in text

@@ -220,7 +220,7 @@ def test_two_workers_write_what_one_writes(tmp_path):
 
 def test_recordings_are_files_of_gen1(tmp_path):
     main([str(tmp_path), "--train", "1", "--val", "0", "--test", "0", "--seconds", "0.5"])
-    (recording,) = list_recordings(tmp_path, "train")
+    (recording,) = list_recordings(tmp_path)
     events, boxes = simulate(Settings(0.5, 0), "train", 0)
     reader = DatReader(recording.dat)
     assert (reader.height, reader.width, reader.n_events) == (HEIGHT, WIDTH, len(events))

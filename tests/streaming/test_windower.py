@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from gen1.clock import FEW
 from gen1.dat import DatReader, write_dat
 from gen1.spec import EVENT
+from preprocessing.build import stride_times
 from preprocessing.histogram import (
     HistogramSettings,
     event_histogram,
     last_polarity,
     window_histogram,
 )
-from preprocessing.windows import stride_times
 from streaming.windower import MAX_GAP_US, Windower
 
 TRUTH = {"count": event_histogram, "last-polarity": last_polarity}

@@ -18,7 +18,7 @@ from torch.utils.data import get_worker_info
 import detect_gen1
 import eval_gen1
 import preprocessing.build
-import preprocessing.executors
+import preprocessing.cluster
 import train_gen1
 from models import build_model
 from models.checkpoint import load_checkpoint, save_checkpoint
@@ -262,12 +262,12 @@ def test_preprocessing_and_detection_end_so_too(small_cache, tmp_path, monkeypat
 
 
 def test_a_pool_that_does_not_end_is_ended(monkeypatch):
-    monkeypatch.setattr(preprocessing.executors, "PATIENCE_S", 0.1)
-    executor = preprocessing.executors.make_executor(2)
+    monkeypatch.setattr(preprocessing.cluster, "PATIENCE_S", 0.1)
+    executor = preprocessing.cluster.make_executor(2)
     futures = [executor.submit(time.sleep, 60) for _ in range(3)]
     while not futures[0].running():
         time.sleep(0.01)
-    preprocessing.executors.stop(executor)
+    preprocessing.cluster.stop(executor)
     deadline = time.monotonic() + 5
     while multiprocessing.active_children() and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -29,29 +29,6 @@ class InlineExecutor(Executor):
         return future
 
 
-class ClusterExecutor(Executor):
-    """Runs tasks on the workers of a Dask cluster, again on another one if a worker dies.
-
-    Workers must see the same paths and have this package installed. `owned` is what to close
-    at the end besides the connection, such as a cluster started for this run.
-    """
-
-    def __init__(self, client: Any, owned: Any = None) -> None:
-        self._client, self._owned = client, owned
-        self._executor = client.get_executor(pure=False)
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
-        """Send one task to the cluster."""
-        return self._executor.submit(fn, *args, **kwargs)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Cancel what still runs if asked to, and disconnect."""
-        self._executor.shutdown(wait=wait and not cancel_futures)
-        self._client.close()
-        if self._owned is not None:
-            self._owned.close()
-
-
 def make_executor(workers: int) -> Executor:
     """This process for 0 or 1 workers, else a pool; raises ValueError below 0."""
     if workers < 0:
@@ -61,20 +38,24 @@ def make_executor(workers: int) -> Executor:
     return ProcessPoolExecutor(workers, initializer=_prepare_worker)
 
 
-def connect_to_cluster(address: str) -> ClusterExecutor:
-    """Workers of a running Dask scheduler, e.g. tcp://host:8786; raises ValueError if none."""
+def connect_to_cluster(address: str) -> Executor:
+    """Workers of a running Dask scheduler, e.g. tcp://host:8786; raises ValueError if none.
+
+    They must see the same paths and have this package installed. If one dies, another repeats
+    its tasks.
+    """
     try:
         from distributed import Client
     except ImportError:
         raise ValueError(f"--scheduler {address} {NEEDS_CLUSTER}") from None
     try:
-        return ClusterExecutor(Client(address, timeout=CONNECT_TIMEOUT_S))
+        return Client(address, timeout=CONNECT_TIMEOUT_S).get_executor(pure=False)
     except (OSError, ValueError) as error:
         found = f"no Dask scheduler answers ({type(error).__name__})"
         raise ValueError(f"--scheduler {address}: {found}, expected tcp://host:port") from None
 
 
-def start_slurm_jobs(jobs: int) -> ClusterExecutor:
+def start_slurm_jobs(jobs: int) -> Executor:
     """Submit SLURM jobs that are workers; their size comes from Dask's jobqueue.slurm settings."""
     try:
         from dask_jobqueue.slurm import SLURMCluster
@@ -89,14 +70,20 @@ def start_slurm_jobs(jobs: int) -> ClusterExecutor:
         expected = "expected jobqueue.slurm cores, memory, ... in ~/.config/dask/jobqueue.yaml"
         raise ValueError(f"--slurm {jobs}: the size of a job is not known, {expected}") from None
     cluster.scale(jobs=jobs)
-    return ClusterExecutor(Client(cluster), cluster)
+    return Client(cluster).get_executor(pure=False)
 
 
 def stop(executor: Executor) -> None:
     """Let go of an executor: what runs may take PATIENCE_S to end, what waits is not begun."""
-    pool = isinstance(executor, ProcessPoolExecutor)
-    workers = [c for c in multiprocessing.active_children() if pool and not c.daemon]
-    executor.shutdown(wait=not pool, cancel_futures=True)
+    if not isinstance(executor, ProcessPoolExecutor):
+        executor.shutdown(wait=False)  # cancels what runs on a cluster
+        if client := getattr(executor, "_client", None):  # which Dask's executor leaves open
+            client.close()
+            if client.cluster is not None:
+                client.cluster.close()
+        return
+    workers = [child for child in multiprocessing.active_children() if not child.daemon]
+    executor.shutdown(wait=False, cancel_futures=True)
     deadline = time.monotonic() + PATIENCE_S
     for worker in workers:
         worker.join(max(0.0, deadline - time.monotonic()))
