@@ -18,8 +18,8 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 from torch import Tensor, nn
 
 from evaluation.detect import detect, open_split
+from evaluation.metrics import refuse_unready, score
 from evaluation.provenance import commit, environment
-from evaluation.scoring import refuse_unready, score
 from gen1.atomic import make_writable
 from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from models.detector import DetectorNetwork

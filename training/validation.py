@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evaluation.report import detections_figure
-from evaluation.scoring import Detections
-from evaluation.table import firing_health
+from evaluation.detect import Detections
+from evaluation.report import detections_figure, firing_health
 from models.detector import DetectorNetwork
 from models.energy import measure_energy
 from preprocessing.dataset import HistogramDataset, collate
