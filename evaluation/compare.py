@@ -79,18 +79,14 @@ def refuse_unequal(runs: dict[str, Metrics], protocol: str) -> None:
 
 def _must_agree(metrics: Metrics) -> dict[str, Any]:
     """Other bins of the same recordings may be compared; other times to detect at may not."""
-    histogram = metrics["histogram"]  # those of older caches do not say, and had neither
-    times = {
+    histogram, energy = metrics["histogram"], metrics["energy"]  # older ones lack what they had not
+    return {
+        **{name: metrics[name] for name in ("split", "recordings_crc32", "detect")},
         "histogram.keep": histogram.get("keep") or KEEPS_ALL,
         "histogram.every_us": histogram.get("every_us", 0),
-    }
-    energy = metrics["energy"]  # older files say nothing of sparse input, and had none
-    priced = {
         "energy.prices": energy.get("prices"),
         "energy.sparse_input": energy.get("sparse_input", False),
     }
-    scored = {name: metrics[name] for name in ("split", "recordings_crc32", "detect")}
-    return {**scored, **times, **priced}
 
 
 @dataclass(frozen=True)
@@ -167,28 +163,24 @@ def varied_settings(rows: list[Row]) -> dict[str, list[str]]:
     training = [training_settings(row.first) for row in rows]
     if all(training):
         for mine, known in zip(settings, training, strict=True):
-            mine |= {
-                f"training.{name}": value
-                for name, value in flat(known or {})
-                if not name.startswith("model.")
-            }
+            told = (item for item in flat(known or {}) if not item[0].startswith("model."))
+            mine |= {f"training.{name}": value for name, value in told}
     names = dict.fromkeys(name for mine in settings for name in mine)
     values = {name: [str(mine.get(name, "-")) for mine in settings] for name in names}
     return {
         name: found
         for name, found in values.items()
-        if not _is_shown(name) and len(set(found)) > 1 and not _of_one_family(name, found)
+        if len(set(found)) > 1 and not _is_told(name, found)
     }
 
 
-def _is_shown(name: str) -> bool:
-    """Does a column say it anyway? The layers of EMS-YOLO are behind the model's name."""
-    return name in SHOWN or name.startswith("network.layout.")
+def _is_told(name: str, values: list[str]) -> bool:
+    """Does a column, or the model's name, say it anyway?
 
-
-def _of_one_family(name: str, values: list[str]) -> bool:
-    """Is it a part that only some of the models have, as their names say?"""
-    return "-" in values and name.startswith(("network.", "training.gains."))
+    The name stands for the layers of EMS-YOLO, and for parts that only some of the models have.
+    """
+    of_one_family = "-" in values and name.startswith(("network.", "training.gains."))
+    return name in SHOWN or name.startswith("network.layout.") or of_one_family
 
 
 def _settings(metrics: Metrics) -> dict[str, Any]:
@@ -214,10 +206,6 @@ def names_of(rows: list[Row]) -> list[str]:
         )
         for mine in candidates
     ]
-
-
-def snn_mj(metrics: Metrics) -> float:
-    return metrics["energy"]["snn_mj"]
 
 
 def stat(protocol: str, column: int) -> Callable[[Metrics], float]:
@@ -313,22 +301,16 @@ def accuracy_over_energy(rows: list[Row], protocol: str) -> Figure:
     labels = []
     for index, (row, name) in enumerate(zip(rows, names_of(rows), strict=True)):
         colour = f"C{index % 10}"
-        x, y = row.values(snn_mj), row.values(stat(protocol, 0))
+        x = row.values(lambda metrics: metrics["energy"]["snn_mj"])
+        y = row.values(stat(protocol, 0))
+        point = x.mean(), y.mean()
         several = len(row.runs) > 1
         if several:
             axes.scatter(x, y, s=16, color=colour, alpha=0.3, linewidths=0)
         errors = {"xerr": x.std(ddof=1), "yerr": y.std(ddof=1)} if several else {}
-        axes.errorbar(x.mean(), y.mean(), fmt="o", color=colour, capsize=3, **errors)
-        labels.append(
-            axes.annotate(
-                name,
-                (x.mean(), y.mean()),
-                (0, 0),
-                textcoords="offset points",
-                color=colour,
-                fontsize=9,
-            )
-        )
+        axes.errorbar(*point, fmt="o", color=colour, capsize=3, **errors)
+        label = axes.annotate(name, point, (0, 0), textcoords="offset points", color=colour, size=9)
+        labels.append(label)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
