@@ -15,8 +15,7 @@ import numpy as np
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 from tqdm import tqdm
 
-from evaluation.frames import FramePainter, near
-from evaluation.pictures import class_name
+from evaluation.pictures import FramePainter, class_name, near
 from evaluation.video import MAX_FPS, check_length, pace, write_video
 from gen1.atomic import atomic_write, make_way, make_writable
 from gen1.dat import DatReader

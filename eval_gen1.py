@@ -8,7 +8,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 
 from evaluation.compare import compare
 from evaluation.metrics import EvalConfig, run
-from evaluation.table import results_table
+from evaluation.report import results_table
 from preprocessing.ending import end_workers, fail, leave
 
 

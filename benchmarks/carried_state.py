@@ -8,21 +8,19 @@ arguments: the sample checkpoint on six simulated streets. Writes carried_state_
 and .md under benchmarks/results/.
 """
 
-import argparse
 import sys
 import tempfile
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 sys.path.append(sys.path.pop(0))  # else `streaming` would be the benchmark, not the room
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
-from common import RESULTS, table, write
+from common import Row, main, table
 from tqdm import tqdm
 
-from gen1 import synthetic
 from gen1.coco import evaluate
 from gen1.dat import DatReader
 from gen1.labels import read_boxes
@@ -32,21 +30,20 @@ from gen1.spec import BOX
 from models.checkpoint import checkpoint_file, load_checkpoint
 from models.decode import DetectConfig
 from preprocessing.inputs import input_of
+from simulator.recordings import Settings, plan
 from streaming.detector import Detector
 from streaming.recorded import detect_range
 
 SAMPLE = Path(__file__).parents[1] / "checkpoints" / "spikeyolo-p-synthetic.pt"
 PROTOCOL = PROTOCOLS["prophesee"]
-Row = dict[str, Any]
 
 
 def found_in(detector: Detector, reader: DatReader) -> tuple[np.ndarray, list[float]]:
     """BOX [n] of all windows of a recording, and their firing rates."""
     window_us = detector.settings.window_us
     detector.reset()
-    windows = list(
-        detect_range(detector, reader, 0, -(-(reader.order.last_us + 1) // window_us) * window_us)
-    )
+    end_us = -(-(reader.order.last_us + 1) // window_us) * window_us
+    windows = list(detect_range(detector, reader, 0, end_us))
     boxes = np.concatenate([np.empty(0, BOX), *(window.boxes for window in windows)])
     return boxes, [window.firing_rate or 0.0 for window in windows]
 
@@ -79,7 +76,9 @@ def row(detector: Detector, membranes: str, recordings: list[Recording]) -> Row:
     }
 
 
-def compare(checkpoint: Path, recordings: list[Recording], device: str) -> tuple[list[Row], float]:
+def compare(
+    checkpoint: Path, recordings: list[Recording], device: torch.device
+) -> tuple[list[Row], float]:
     """A row at rest and a row carried, and the length of their windows in ms."""
     path = checkpoint_file(checkpoint)
     loaded = load_checkpoint(path)
@@ -91,7 +90,7 @@ def compare(checkpoint: Path, recordings: list[Recording], device: str) -> tuple
             every_ms=window_ms,
             start_us=0,
             score_threshold=DetectConfig.score_threshold,
-            device=device,
+            device=str(device),
             carry_state=membranes == "carried",
             count_spikes=True,
         )
@@ -101,20 +100,12 @@ def compare(checkpoint: Path, recordings: list[Recording], device: str) -> tuple
 
 def simulated(folder: Path) -> Path:
     """Six streets of 10 s, of a seed that nothing else here uses."""
-    for job in synthetic.plan(folder, {"test": 6}, synthetic.Settings(10.0, seed=99)):
+    for job in plan(folder, {"test": 6}, Settings(10.0, seed=99)):
         job.run()
     return folder
 
 
-def main() -> None:
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", nargs="?", type=Path, default=SAMPLE, help="or run directory")
-    parser.add_argument("recordings", nargs="?", type=Path, help="directory that holds test/")
-    parser.add_argument("--count", type=int, help="only the first so many recordings")
-    parser.add_argument("--device", default=default)
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    given = parser.parse_args()
+def measure(given: Namespace) -> tuple[dict[str, Any], str]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.recordings or simulated(Path(scratch))
         recordings = [r for r in list_recordings(folder) if r.split == "test"][: given.count]
@@ -127,16 +118,18 @@ def main() -> None:
         "protocol": PROTOCOL.name,
         "rows": rows,
     }
-    markdown = (
+    rule = (
         f"Checkpoint {given.checkpoint.name}, {len(recordings)} recordings, windows of "
         f"{window_ms:g} ms one after the other; protocol {PROTOCOL.name} ({PROTOCOL.in_words()}), "
-        f"labels at the ends of windows, scores from {DetectConfig.score_threshold:g}.\n\n"
-        + table(rows)
+        f"labels at the ends of windows, scores from {DetectConfig.score_threshold:g}."
     )
-    written = write("carried_state", result, markdown, torch.device(given.device), given.output)
-    print(written.read_text())
-    print(written)
+    return result, f"{rule}\n\n{table(rows)}"
 
 
 if __name__ == "__main__":
-    main()
+    options = {
+        "checkpoint": {"nargs": "?", "type": Path, "default": SAMPLE, "help": "or run directory"},
+        "recordings": {"nargs": "?", "type": Path, "help": "directory that holds test/"},
+        "--count": {"type": int, "help": "only the first so many recordings"},
+    }
+    main(__doc__, measure, options)

@@ -1,9 +1,11 @@
-"""What benchmark scripts share: timing on either device, where a figure was made, its files."""
+"""What benchmark scripts share: their command line, timing on either device, files of results."""
 
+import argparse
 import datetime
 import json
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +17,44 @@ import torch
 from evaluation.provenance import commit, environment
 
 RESULTS = Path(__file__).parent / "results"
+Row = dict[str, Any]
+
+
+def main(
+    about: str,
+    measure: Callable[[argparse.Namespace], tuple[dict[str, Any], str]],
+    options: dict[str, dict[str, Any]],
+) -> None:
+    """The command line of a benchmark script: measure, write to results/, print.
+
+    about: its docstring. measure: given options -> what the .json holds, its "question" and tables
+    of rows, and the text of the .md. options: name -> how argparse takes it, beside --device and
+    --output. Ends in an error if a row says that it failed.
+    """
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    common = {
+        "--device": {"type": torch.device, "default": default, "help": "cpu or cuda"},
+        "--output": {"type": Path, "default": RESULTS, "help": "directory of the figures"},
+    }
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, option in {**common, **options}.items():
+        parser.add_argument(name, **option)
+    given = parser.parse_args()
+    result, markdown = measure(given)
+    path = write(Path(sys.argv[0]).stem, result, markdown, given.device, given.output)
+    print(f"{path.read_text()}\n{path}")
+    report_failures(result)
+
+
+def report_failures(result: dict[str, Any]) -> None:
+    """End the script with an error if a variant failed, after all figures are written."""
+    tables = [table for table in result.values() if isinstance(table, list)]
+    rows = [row for table in tables for row in table if "failed" in row]
+    failed = sum(row["failed"] is not None for row in rows)
+    if failed:
+        raise SystemExit(f"{failed} of {len(rows)} variants failed: see the last column")
 
 
 def median_ms(call: Callable[[], object], device: torch.device, seconds: float) -> float:
@@ -48,7 +88,8 @@ def hardware(device: torch.device) -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]} ({torch.get_num_threads()} threads)" if names else platform.processor()
+    name = f"{names[0]}, {len(names)} cores" if names else platform.processor()
+    return f"{name}, {torch.get_num_threads()} threads"
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
@@ -80,13 +121,15 @@ def reason(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".replace("|", "/").split())[:160]
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def table(rows: Sequence[Row]) -> str:
     """Rows of equal keys as a markdown table; floats to three significant digits, None as -."""
 
     def cell(value: Any) -> str:
-        if value is None:
-            return "-"
-        return f"{value:#.3g}".rstrip(".") if isinstance(value, float) else str(value)
+        if isinstance(value, float):
+            return f"{float(f'{value:.3g}'):,g}"
+        if isinstance(value, int):
+            return f"{value:,}"
+        return "-" if value is None else str(value)
 
     keys = list(rows[0])
     lines = ["| " + " | ".join(keys) + " |", "|" + " --- |" * len(keys)]

@@ -9,22 +9,21 @@ convolutions and of batch norms, and the multiply-accumulates a dense pass does.
 deploy_<device>_<date>.json and .md under benchmarks/results/.
 """
 
-import argparse
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, table, write
+from common import Row, main, table
 from networks import (
     PRECISION,
+    SECONDS,
     Case,
     event_frames,
     figures,
     network,
-    report_failures,
     setting,
     with_speed_up,
 )
@@ -69,8 +68,9 @@ def calls(model: SpikeYOLO, x: Tensor) -> dict[str, int | float]:
 
 
 @torch.no_grad()
-def measure(case: Case, device: torch.device, seconds: float) -> list[dict[str, Any]]:
+def compared(case: Case, device: torch.device, seconds: float) -> list[Row]:
     """One row per form of the network, all of the same weights and input."""
+    torch.backends.cudnn.benchmark = True  # the fastest convolution, for every form
     dtype = PRECISION[device.type]
     x = event_frames(case, 1, device).to(dtype)
     rows = []
@@ -82,33 +82,24 @@ def measure(case: Case, device: torch.device, seconds: float) -> list[dict[str, 
     return with_speed_up(rows)
 
 
-def main() -> None:
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--sizes", default=["p", "n", "s"], nargs="+", choices=("p", "n", "s", "m", "l"))
-    add("--height", type=int, default=256, help="network input in px, default: 256")
-    add("--width", type=int, default=320, help="network input in px, default: 320")
-    add("--device", type=torch.device, default=torch.device(default), help="cpu or cuda")
-    add("--seconds", type=float, default=3.0, help="of calls per figure, default: 3")
-    add("--output", type=Path, default=RESULTS, help="directory, default: benchmarks/results")
-    given = parser.parse_args()
-    torch.backends.cudnn.benchmark = True  # the fastest convolution, for every form
+def measure(given: Namespace) -> tuple[dict[str, Any], str]:
     shape = {"height": given.height, "width": given.width, "time_steps": 4, "max_spikes": 4}
     rows = []
     for size in given.sizes:
-        rows += measure({"size": size, **shape}, given.device, given.seconds)
+        rows += compared({"size": size, **shape}, given.device, given.seconds)
     result = {
         "question": "A network as trained, deployed and spike-driven: kernels and time, batch 1",
         "precision": str(PRECISION[given.device.type]),
         "rows": rows,
     }
-    path = write("deploy", result, table(rows), given.device, given.output)
-    print(path.read_text())
-    report_failures(rows)
+    return result, table(rows)
 
 
 if __name__ == "__main__":
-    main()
+    options = {
+        "--sizes": {"default": ["p", "n", "s"], "nargs": "+", "choices": list("pnsml")},
+        "--height": {"type": int, "default": 256, "help": "network input in px"},
+        "--width": {"type": int, "default": 320, "help": "network input in px"},
+        "--seconds": SECONDS,
+    }
+    main(__doc__, measure, options)

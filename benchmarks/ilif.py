@@ -8,17 +8,15 @@ backward gradient and bits in, gradient out. Writes ilif_<device>_<date>.json an
 benchmarks/results/.
 """
 
-import argparse
 import math
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from authors_style import LoopedNode
-from common import RESULTS, median_ms, reason, table, write
-from networks import report_failures
+from common import Row, main, median_ms, reason, table
 from spikingjelly.activation_based import neuron, surrogate
 from torch import Tensor, nn
 
@@ -107,7 +105,7 @@ def extra_peak_bytes(call: Callable[[], object], device: torch.device) -> int | 
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def measure_node(call: Callable[[Tensor], Tensor], x: Tensor, seconds: float) -> dict[str, Any]:
+def measure_node(call: Callable[[Tensor], Tensor], x: Tensor, seconds: float) -> Row:
     leaf = x.detach().requires_grad_()
     gradient = torch.randn_like(x)
     spikes = call(leaf)
@@ -117,25 +115,22 @@ def measure_node(call: Callable[[Tensor], Tensor], x: Tensor, seconds: float) ->
 
     with torch.no_grad():
         inference_ms = median_ms(lambda: call(x), x.device, seconds)
+    peak = extra_peak_bytes(lambda: call(leaf), x.device)
     return {
         "inference ms": inference_ms,
         "forward ms": median_ms(lambda: call(leaf), x.device, seconds),
         "backward ms": median_ms(backward, x.device, seconds),
         "saved bytes/element": saved_bytes(call, leaf) / x.numel(),
-        "peak bytes/element": _per_element(extra_peak_bytes(lambda: call(leaf), x.device), x),
+        "peak bytes/element": None if peak is None else peak / x.numel(),
     }
 
 
-def figures_of(node: nn.Module, x: Tensor, seconds: float) -> tuple[dict[str, Any], str | None]:
+def figures_of(node: nn.Module, x: Tensor, seconds: float) -> tuple[Row, str | None]:
     """(figures, None), or (nothing, why): a backend that fails does not stop the others."""
     try:
         return measure_node(from_rest(node), x, seconds), None
     except Exception as error:
         return dict.fromkeys(FIGURES, math.nan), reason(error)
-
-
-def _per_element(count: int | None, x: Tensor) -> float | None:
-    return None if count is None else count / x.numel()
 
 
 def random_map(shape: tuple[int, ...], dtype: str, device: torch.device) -> Tensor:
@@ -147,7 +142,7 @@ def random_map(shape: tuple[int, ...], dtype: str, device: torch.device) -> Tens
 
 def measure_map(
     shape: tuple[int, ...], neurons: int, dtype: str, device: torch.device, seconds: float
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """One row per backend, with its speed beside copying the least bytes and the yardstick's."""
     x = random_map(shape, dtype, device)
     target = torch.empty_like(x)
@@ -177,26 +172,20 @@ def measure_map(
     ]
 
 
-def main() -> None:
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", type=torch.device, default=torch.device(default))
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["bf16", "fp32"])
-    parser.add_argument("--seconds", type=float, default=0.2, help="of calls per figure")
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    given = parser.parse_args()
+def measure(given: Namespace) -> tuple[dict[str, Any], str]:
     maps = neuron_maps(given.batch) if given.device.type == "cuda" else SMALL_SHAPES
     rows = []
     for dtype in given.dtypes:
         for shape, neurons in maps.items():
             rows += measure_map(shape, neurons, dtype, given.device, given.seconds)
     question = f"I-LIF (T={T}, D={D}, channels_last) beside SpikingJelly's and a memory copy"
-    result = {"question": question, "rows": rows}
-    path = write("ilif", result, table(rows), given.device, given.output)
-    print(path.read_text())
-    report_failures(rows)
+    return {"question": question, "rows": rows}, table(rows)
 
 
 if __name__ == "__main__":
-    main()
+    options = {
+        "--batch": {"type": int, "default": 32},
+        "--dtypes": {"nargs": "+", "choices": list(DTYPES), "default": ["bf16", "fp32"]},
+        "--seconds": {"type": float, "default": 0.2, "help": "of calls per figure"},
+    }
+    main(__doc__, measure, options)

@@ -9,29 +9,28 @@ size p with a tiny image in float32 shows that the script runs. Writes
 inference_<device>_<date>.json and .md under benchmarks/results/.
 """
 
-import argparse
+from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import torch
 from authors_style import authors_style
 from breakdown import time_by_kind
-from common import RESULTS, table, write
+from common import main, table
 from networks import (
     PRECISION,
+    SECONDS,
     TWINS,
     YARDSTICK,
     Call,
     Case,
     backends,
     cases,
+    compared,
     event_frames,
-    figures,
     network,
-    report_failures,
     setting,
-    with_speed_up,
 )
 from torch import nn
 
@@ -106,43 +105,24 @@ def variants(device: torch.device) -> dict[str, Callable[..., Call]]:
 
 
 @torch.no_grad()
-def measure(case: Case, batch: int, device: torch.device, seconds: float) -> list[dict]:
-    rows = []
-    for name, make in variants(device).items():
-        row = figures(partial(make, case, batch, device), batch, device, seconds)
-        rows.append({"network": setting(case), "variant": name, "batch": batch, **row})
-    return with_speed_up(rows)
-
-
-def main() -> None:
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", type=torch.device, default=torch.device(default))
-    parser.add_argument("--batch", type=int, help="beside 1; 64 on a GPU, 2 on a CPU")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of calls per figure")
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    given = parser.parse_args()
+def measure(given: Namespace) -> tuple[dict[str, Any], str]:
     device = given.device
     largest = given.batch or (64 if device.type == "cuda" else 2)
-    torch.backends.cudnn.benchmark = True  # the fastest convolution, for every variant
+    first, *_ = every = cases(device)
     rows = []
-    for case in cases(device):
+    for case in every:
         for batch in sorted({1, largest}):
-            rows += measure(case, batch, device, given.seconds)
-    case = cases(device)[0]
-    with torch.no_grad():
-        kinds = time_by_kind(partial(deployed, case, largest, device), device)
+            rows += compared(variants(device), case, batch, device, given.seconds)
+    kinds = time_by_kind(partial(deployed, first, largest, device), device)
     result = {
         "question": "SpikeYOLO's inference: images/s, peak memory, time by kind of work",
         "precision": str(PRECISION[device.type]),
         "rows": rows,
         "kinds": kinds,
     }
-    markdown = f"{table(rows)}\nTime by kind of work, {setting(case)}:\n\n{table(kinds)}"
-    path = write("inference", result, markdown, device, given.output)
-    print(path.read_text())
-    report_failures(rows)
+    return result, f"{table(rows)}\nTime by kind of work, {setting(first)}:\n\n{table(kinds)}"
 
 
 if __name__ == "__main__":
-    main()
+    batch = {"type": int, "help": "beside 1; 64 on a GPU, 2 on a CPU"}
+    main(__doc__, measure, {"--batch": batch, "--seconds": SECONDS})

@@ -1,11 +1,12 @@
-"""What train_step.py and inference.py share: the cases, their input, and one row of figures."""
+"""What is measured of networks: the cases, their input, and one row of figures."""
 
 import gc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from common import median_ms, reason
+from common import Row, median_ms, reason
 from torch import Tensor
 
 from models import build_model
@@ -20,6 +21,7 @@ SMALL_CASES = ({"size": "p", "height": 32, "width": 64, "time_steps": 2, "max_sp
 PRECISION = {"cuda": torch.bfloat16, "cpu": torch.float32}
 YARDSTICK = "as the authors run it"
 TWINS = {"ANN twin, ReLU": "relu", "ANN twin, quantised": "qann"}
+SECONDS = {"type": float, "default": 3.0, "help": "of calls per figure"}
 Case = dict[str, Any]
 Call = Callable[[], object]
 
@@ -49,7 +51,7 @@ def event_frames(case: Case, batch: int, device: torch.device) -> Tensor:
     return torch.poisson(torch.full(shape, 0.4, device=device))
 
 
-def figures(prepare: Callable[[], Call], batch: int, device: torch.device, seconds: float) -> dict:
+def figures(prepare: Callable[[], Call], batch: int, device: torch.device, seconds: float) -> Row:
     """Time and peak memory of the call that `prepare` makes; or, in words, what prevented it.
 
     One variant that does not fit or does not compile must not cost the figures of the others.
@@ -77,14 +79,23 @@ def peak_gib(device: torch.device) -> float | None:
     return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
 
 
-def with_speed_up(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def compared(
+    variants: dict[str, Callable[..., Call]],
+    case: Case,
+    batch: int,
+    device: torch.device,
+    seconds: float,
+) -> list[Row]:
+    """One row per variant, name -> what makes its call; the first is the yardstick."""
+    torch.backends.cudnn.benchmark = True  # the fastest convolution, for every variant
+    rows = []
+    for name, make in variants.items():
+        row = figures(partial(make, case, batch, device), batch, device, seconds)
+        rows.append({"network": setting(case), "variant": name, "batch": batch, **row})
+    return with_speed_up(rows)
+
+
+def with_speed_up(rows: list[Row]) -> list[Row]:
     """The rows of one comparison, each with its speed beside that of the first."""
     first = rows[0]["ms"]
     return [{**row, "speed-up": first / row["ms"] if first and row["ms"] else None} for row in rows]
-
-
-def report_failures(rows: list[dict[str, Any]]) -> None:
-    """End the script with an error if a variant failed; call it after the figures are written."""
-    failed = [row for row in rows if row["failed"]]
-    if failed:
-        raise SystemExit(f"{len(failed)} of {len(rows)} variants failed: see the last column")

@@ -8,9 +8,7 @@ thread in CPU time, so that other work on the machine matters less; compare with
 Writes preprocessing_cpu_<date>.json and .md under benchmarks/results/.
 """
 
-import argparse
-import datetime
-import json
+import math
 import os
 import resource
 import shutil
@@ -18,18 +16,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-sys.path.pop(0)  # else `preprocessing` would be this file, not the room
+sys.path.append(sys.path.pop(0))  # else `preprocessing` would be this file, not the room
 
 import numpy as np
 import torch
+from common import Row, main, table
 from torch.utils.data import DataLoader
 
-from evaluation.provenance import commit, environment
 from gen1.dat import DatReader, write_dat
 from gen1.labels import write_boxes
 from gen1.recordings import list_recordings
@@ -40,19 +39,13 @@ from preprocessing.cache import open_cache, read_sample
 from preprocessing.cluster import make_executor
 from preprocessing.dataset import HistogramDataset, collate
 from preprocessing.geometry import Geometry
-from preprocessing.histogram import (
-    HistogramSettings,
-    event_histogram,
-    window_histogram,
-)
+from preprocessing.histogram import HistogramSettings, event_histogram, window_histogram
 
-RESULTS = Path(__file__).parent / "results"
 SECONDS = 60
 WINDOW_US = 250_000
 SETTINGS = HistogramSettings()
 COPIES = 8
 MEMCPY_BYTES = 256 << 20
-Row = dict[str, Any]
 Case = tuple[str, Callable[[], object], float, int]
 
 
@@ -146,23 +139,12 @@ def histogram_rows(path: Path) -> list[Row]:
         assert np.array_equal(expected, truth(start_us))
         assert np.array_equal(expected, np.minimum(tonic(start_us), 255))
 
-    def scan() -> object:
-        return DatReader(path).order
-
+    counts = each(lambda t: window_histogram(reader, t, SETTINGS), starts_us)
+    polarities = each(lambda t: window_histogram(reader, t, polarity), starts_us)
     cases: list[Case] = [
-        ("validation scan", scan, reader.n_events, 5),
-        (
-            "histogram, count",
-            each(lambda t: window_histogram(reader, t, SETTINGS), starts_us),
-            reader.n_events,
-            5,
-        ),
-        (
-            "histogram, last polarity",
-            each(lambda t: window_histogram(reader, t, polarity), starts_us),
-            reader.n_events,
-            3,
-        ),
+        ("validation scan", lambda: DatReader(path).order, reader.n_events, 5),
+        ("histogram, count", counts, reader.n_events, 5),
+        ("histogram, last polarity", polarities, reader.n_events, 3),
         ("numpy memory map + bincount", each(bincount, starts_us[:60]), 10e6, 3),
         ("event_histogram, the slow truth", each(truth, few), 5e5, 3),
         ("tonic to_frame_numpy", each(tonic, few), 5e5, 3),
@@ -173,21 +155,18 @@ def histogram_rows(path: Path) -> list[Row]:
 def beside_memcpy(cases: list[Case]) -> list[Row]:
     """Rates of (method, call, its events, repetitions), each set against memcpy and ours."""
     memcpy = 1 / memcpy_seconds_per_byte()
-    rows: list[Row] = [
+    rates = {"memcpy of the records": memcpy / 8}
+    rates |= {name: events / best_seconds(call, times) for name, call, events, times in cases}
+    return [
         {
-            "method": "memcpy of the records",
-            "million events/s": memcpy / 8e6,
-            "GiB/s": memcpy / 2**30,
+            "method": method,
+            "million events/s": rate / 1e6,
+            "GiB/s": rate * 8 / 2**30,
+            "% of memcpy": 100 * rate / (memcpy / 8),
+            "ours is x times": rates["histogram, count"] / rate,
         }
+        for method, rate in rates.items()
     ]
-    for method, call, n_events, repeats in cases:
-        rate = n_events / best_seconds(call, repeats)
-        rows.append({"method": method, "million events/s": rate / 1e6, "GiB/s": rate * 8 / 2**30})
-    ours = next(row for row in rows if row["method"] == "histogram, count")["million events/s"]
-    for row in rows:
-        row["% of memcpy"] = 100 * row["million events/s"] / rows[0]["million events/s"]
-        row["ours is x times"] = ours / row["million events/s"]
-    return rows
 
 
 def cold_seconds(path: Path, call: Callable[[], object]) -> float:
@@ -251,17 +230,18 @@ def build_rows(data: Path, long_data: Path, cache: Path) -> list[Row]:
     two, one = (build_seconds(data, cache, workers) for workers in (2, 1))
     size = sum(path.stat().st_size for path in cache.rglob("*.h5"))
     long_peak = peak_mib(long_data, cache.with_name("long"))
-    return [
-        {"what": "one worker, windows/s", "figure": windows / one[0]},
-        {"what": "two workers, windows/s", "figure": windows / two[0]},
-        {"what": "two workers / one", "figure": one[0] / two[0]},
-        {"what": "one worker, windows per CPU second", "figure": windows / one[1]},
-        {"what": "two workers, windows per CPU second", "figure": windows / two[1]},
-        {"what": "KiB per sample", "figure": size / windows / 1024},
-        {"what": "ratio of compression", "figure": np.prod(SETTINGS.frame_shape) * windows / size},
-        {"what": "peak MiB per worker, 60 s", "figure": peak_mib(data, cache.with_name("short"))},
-        {"what": "peak MiB per worker, 240 s", "figure": long_peak},
-    ]
+    figures = {
+        "one worker, windows/s": windows / one[0],
+        "two workers, windows/s": windows / two[0],
+        "two workers / one": one[0] / two[0],
+        "one worker, windows per CPU second": windows / one[1],
+        "two workers, windows per CPU second": windows / two[1],
+        "KiB per sample": size / windows / 1024,
+        "ratio of compression": math.prod(SETTINGS.frame_shape) * windows / size,
+        "peak MiB per worker, 60 s": peak_mib(data, cache.with_name("short")),
+        "peak MiB per worker, 240 s": long_peak,
+    }
+    return [{"what": name, "figure": figure} for name, figure in figures.items()]
 
 
 def read_rows(cache: Path) -> list[Row]:
@@ -283,36 +263,27 @@ def read_rows(cache: Path) -> list[Row]:
             times.append(time.perf_counter() - start)
         return min(times[1:])
 
-    return [
-        {"what": "random samples/s, one process", "figure": 1000 / raw},
-        {
-            "what": "random padded samples with targets/s, one process",
-            "figure": 1000 / best_seconds(each(dataset.__getitem__, order), 3),
-        },
-        {"what": "DataLoader, 2 workers, samples/s", "figure": len(dataset) / load(dataset, 2)},
-        {
-            "what": "DataLoader, 2 workers, augmented, samples/s",
-            "figure": len(dataset) / load(augmented, 2),
-        },
-    ]
+    padded = best_seconds(each(dataset.__getitem__, order), 3)
+    figures = {
+        "random samples/s, one process": 1000 / raw,
+        "random padded samples with targets/s, one process": 1000 / padded,
+        "DataLoader, 2 workers, samples/s": len(dataset) / load(dataset, 2),
+        "DataLoader, 2 workers, augmented, samples/s": len(dataset) / load(augmented, 2),
+    }
+    return [{"what": name, "figure": figure} for name, figure in figures.items()]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--events", type=int, default=40_000_000, help="in the 60 s recording")
-    parser.add_argument("--scratch", type=Path, help="where the recordings go; a temporary place")
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
+def measure(given: Namespace) -> tuple[dict[str, Any], str]:
     torch.set_num_threads(1)
     load_before = os.getloadavg()[0]
-    if arguments.scratch:
-        arguments.scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
+    if given.scratch:
+        given.scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=given.scratch) as scratch:
         data, long_data = Path(scratch, "data", "train"), Path(scratch, "long", "train")
         for folder in (data, long_data):
             folder.mkdir(parents=True)
-        write_recording(data / "r0_td.dat", arguments.events, SECONDS)
-        write_recording(long_data / "r0_td.dat", 4 * arguments.events, 4 * SECONDS)
+        write_recording(data / "r0_td.dat", given.events, SECONDS)
+        write_recording(long_data / "r0_td.dat", 4 * given.events, 4 * SECONDS)
         for i in range(1, COPIES):
             for suffix in ("td.dat", "bbox.npy"):
                 os.link(data / f"r0_{suffix}", data / f"r{i}_{suffix}")
@@ -323,43 +294,21 @@ def main() -> None:
             "Recordings to HDF5": build_rows(data.parent, long_data.parent, cache),
             "HDF5 to batches": read_rows(cache),
         }
-    markdown = "\n".join(f"## {title}\n\n{table(rows)}" for title, rows in tables.items())
-    made = {
+    result = {
         "question": __doc__.split("\n")[0],
-        "hardware": hardware(),
-        "date": datetime.date.today().isoformat(),
-        "commit": commit(),
-        "environment": environment(),
-        "events": arguments.events,
+        "events": given.events,
         "seconds": SECONDS,
         "load_average_before": load_before,
         "tables": tables,
     }
-    head = f"# {made['question']}\n\n{made['hardware']}, {made['date']}, commit {made['commit']}; "
-    head += f"other work on the machine before: load average {load_before:.1f}.\n\n"
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    stem = arguments.output / f"preprocessing_cpu_{made['date']}"
-    stem.with_suffix(".json").write_text(json.dumps(made, indent=1) + "\n")
-    stem.with_suffix(".md").write_text(head + markdown)
-    print(head + markdown + str(stem))
-
-
-def hardware() -> str:
-    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in cpuinfo if line.startswith("model name")]
-    return f"{names[0]}, {len(names)} cores"
-
-
-def table(rows: list[Row]) -> str:
-    """Rows of equal keys as a markdown table, floats to three significant digits."""
-
-    def cell(value: Any) -> str:
-        return str(value) if isinstance(value, str) else f"{float(f'{value:.3g}'):,g}"
-
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
-    lines += ["| " + " | ".join(map(cell, row.values())) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+    markdown = "\n".join(f"## {title}\n\n{table(rows)}" for title, rows in tables.items())
+    return result, f"Load average before, of other work: {load_before:.1f}.\n\n{markdown}"
 
 
 if __name__ == "__main__":
-    main()
+    options = {
+        "--device": {"type": torch.device, "default": "cpu", "choices": [torch.device("cpu")]},
+        "--events": {"type": int, "default": 40_000_000, "help": "in the 60 s recording"},
+        "--scratch": {"type": Path, "help": "where the recordings go; a temporary place"},
+    }
+    main(__doc__, measure, options)

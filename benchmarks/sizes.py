@@ -1,6 +1,7 @@
 """How large is each network? Prints the table of sizes in the README."""
 
 import torch
+from common import table
 
 from models import build_model
 from models.energy import measure_energy
@@ -12,19 +13,15 @@ def parameters(model: torch.nn.Module) -> int:
 
 
 def main() -> None:
-    print(
-        "| model | parameters, Gen1 (2 classes, 2 channels) | parameters, COCO | MAC of one step |"
-    )
-    print("| --- | --- | --- | --- |")
-    for size in SIZES:
-        gen1, coco = (
-            build_model(f"spikeyolo-{size}", variant="gen1"),
-            build_model(f"spikeyolo-{size}"),
-        )
+    rows = []
+    for name in (f"spikeyolo-{size}" for size in SIZES):
+        gen1, coco = build_model(name, variant="gen1"), build_model(name)
         report = measure_energy(coco, [torch.zeros(1, 1, 3, 320, 320)])
         mac = 4 * sum(layer.macs_per_step for layer in report.layers)  # 640x640 is 4 times 320x320
-        counts = f"{parameters(gen1):,} | {parameters(coco):,}"
-        print(f"| `spikeyolo-{size}` | {counts} | {mac / 1e9:.1f} G |")
+        row = {"model": f"`{name}`", "parameters, Gen1 (2 classes, 2 channels)": parameters(gen1)}
+        row |= {"parameters, COCO": parameters(coco), "MAC of one step": f"{mac / 1e9:.1f} G"}
+        rows.append(row)
+    print(table(rows))
 
 
 if __name__ == "__main__":

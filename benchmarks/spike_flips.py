@@ -7,35 +7,29 @@ free: the network runs on with its own spikes, so every flip before is inherited
 forced: every neuron before passes on the spikes of float64, so the flips are its own.
 """
 
-import argparse
-import datetime
 import importlib.util
-import json
-import platform
-import sys
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
+from common import Row, main, table
 from torch import Tensor, nn
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+from models import build_model
+from models.authors import tensor_names
+from models.neuron import ILIFNode
+from models.spikeyolo import SpikeYOLO
 
-from evaluation.provenance import commit, environment  # noqa: E402
-from models import build_model  # noqa: E402
-from models.authors import tensor_names  # noqa: E402
-from models.neuron import ILIFNode  # noqa: E402
-from models.spikeyolo import SpikeYOLO  # noqa: E402
-
+RULE = Path(__file__).parents[1] / "tests" / "golden" / "spikeyolo" / "rule.py"
 PRECISIONS = ("float32", "bfloat16")
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]
 
 
 def golden_rule() -> ModuleType:
-    path = ROOT / "tests" / "golden" / "spikeyolo" / "rule.py"
-    spec = importlib.util.spec_from_file_location("golden_rule", path)
+    spec = importlib.util.spec_from_file_location("golden_rule", RULE)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -82,7 +76,7 @@ def flips(model: SpikeYOLO, x: Tensor, truth: dict[str, Tensor], forced: bool) -
     return shares
 
 
-def measure(height: int, width: int, device: torch.device) -> list[dict[str, object]]:
+def neurons(height: int, width: int, device: torch.device) -> list[Row]:
     """One row per neuron: its name, size, spikes per step and share of flips per precision."""
     rule = golden_rule()
     frames = torch.as_tensor(rule.image("spike_flips", (4, 1, 1, height, width), event=True))
@@ -115,67 +109,36 @@ def measure(height: int, width: int, device: torch.device) -> list[dict[str, obj
     ]
 
 
-def as_markdown(result: dict) -> str:
-    """The table, with the overall shares (over all elements) in its last row."""
-    rows = result["neurons"]
-    columns = [key for key in rows[0] if key.endswith(("_free", "_forced"))]
+def per_million(rows: list[Row]) -> list[Row]:
+    """The shares times a million, with those over all elements in the last row."""
+    columns = [f"{precision}_{kind}" for precision in PRECISIONS for kind in ("free", "forced")]
     total = sum(row["elements"] for row in rows)
-    overall = {c: sum(row[c] * row["elements"] for row in rows) / total for c in columns}
-    lines = [
-        f"# {result['question']}",
-        "",
-        f"{result['setting']} {result['hardware']}, {result['date']}, commit {result['commit']}, "
-        f"torch {result['environment']['torch']}.",
-        "",
-        "Spike counts that differ, per million. free: flips before are inherited; forced: "
-        "every neuron reads what float64 spikes give, so the flips are its own.",
-        "",
-        "| neuron | elements | spikes/step | " + " | ".join(columns) + " |",
-        "| --- | --: | --: |" + " --: |" * len(columns),
-    ]
-    for row in rows:
-        shares = " | ".join(f"{1e6 * row[c]:,.1f}" for c in columns)
-        lines.append(
-            f"| {row['neuron']} | {row['elements']:,} | {row['spikes_per_step']:.4f} | {shares} |"
-        )
-    shares = " | ".join(f"{1e6 * overall[c]:,.1f}" for c in columns)
-    lines.append(f"| **all** | {total:,} | | {shares} |")
-    return "\n".join(lines) + "\n"
+    overall: Row = {"neuron": "**all**", "elements": total, "spikes_per_step": None}
+    overall |= {c: sum(row[c] * row["elements"] for row in rows) / total for c in columns}
+    return [{**row, **{c: 1e6 * row[c] for c in columns}} for row in [*rows, overall]]
 
 
-def processor(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]} ({len(names)} threads)" if names else platform.processor()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--height", type=int, default=256, help="network input in px")
-    parser.add_argument("--width", type=int, default=320, help="network input in px")
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
-    given = parser.parse_args()
-    date = datetime.date.today().isoformat()
+def measure(given: Namespace) -> tuple[dict[str, Any], str]:
+    rows = neurons(given.height, given.width, given.device)
+    setting = (
+        f"One random event frame sequence, {given.height}x{given.width} px, weights "
+        "of tests/golden/spikeyolo/rule.py; bfloat16 through autocast, membranes in float32."
+    )
     result = {
         "question": "Spikes that differ from float64, SpikeYOLO-s (Gen1, T=4, D=4)",
-        "setting": f"One random event frame sequence, {given.height}x{given.width} px, weights "
-        "of tests/golden/spikeyolo/rule.py; bfloat16 through autocast, membranes in float32.",
-        "hardware": processor(given.device),
-        "date": date,
-        "commit": commit(),
-        "environment": environment(),
-        "neurons": measure(given.height, given.width, given.device),
+        "setting": setting,
+        "neurons": rows,
     }
-    given.output.mkdir(parents=True, exist_ok=True)
-    stem = given.output / f"spike_flips_{given.device.type}_{date}"
-    stem.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    stem.with_suffix(".md").write_text(as_markdown(result))
-    print(as_markdown(result))
+    meaning = (
+        "Spike counts that differ, per million. free: flips before are inherited; forced: "
+        "every neuron reads what float64 spikes give, so the flips are its own."
+    )
+    return result, f"{setting}\n\n{meaning}\n\n{table(per_million(rows))}"
 
 
 if __name__ == "__main__":
-    main()
+    options = {
+        "--height": {"type": int, "default": 256, "help": "network input in px"},
+        "--width": {"type": int, "default": 320, "help": "network input in px"},
+    }
+    main(__doc__, measure, options)

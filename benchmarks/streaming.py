@@ -9,22 +9,20 @@ latency from the end of a window to its boxes, and the windows dropped. Weights 
 given with --checkpoint. Writes streaming_<device>_<date>.json and .md under benchmarks/results/.
 """
 
-import argparse
 import statistics
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 sys.path.append(sys.path.pop(0))  # else `streaming` would be this file, not the room
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from common import RESULTS, table, write
+from common import Row, main, table
 
 from gen1.dat import DatReader, write_dat
 from gen1.spec import HEIGHT, WIDTH
@@ -38,20 +36,15 @@ from streaming.windower import Window, Windower
 SIZES = ("p", "n", "s")
 EVERY_US = 50_000
 HISTOGRAMS = HistogramSettings(window_us=250_000, time_steps=4)
-Row = dict[str, Any]
 
 
 def windowing(windower: Windower, reader: DatReader) -> tuple[float, int]:
     """Seconds in the windower for a recording in packets, and the windows it made."""
     windower.reset()
-    sent, seconds, made = list(packets(reader)), 0.0, 0
-    for packet in sent:
-        start = time.perf_counter()
-        complete = windower.windows(packet.events)
-        for _ in chain(complete, windower.windows_until(packet.end_us)):
-            made += 1
-        seconds += time.perf_counter() - start
-    return seconds, made
+    sent = list(packets(reader))
+    start = time.perf_counter()
+    made = sum(1 for _ in windower.follow(sent))
+    return time.perf_counter() - start, made
 
 
 def windower_rows(reader: DatReader) -> list[Row]:
@@ -103,27 +96,19 @@ def detector_row(name: str, detector: Detector, reader: DatReader, count: int) -
     }
 
 
-def detectors(sizes: list[str], checkpoints: list[Path], device: str) -> Iterator[tuple]:
+def detectors(given: Namespace) -> Iterator[tuple[str, Detector]]:
     """Name and detector, one at a time."""
-    for size in sizes:
+    device = str(given.device)
+    for size in given.sizes:
         torch.manual_seed(0)
         model = build_model(f"spikeyolo-{size}", variant="gen1", time_steps=HISTOGRAMS.time_steps)
         options = {"every_us": EVERY_US, "device": device}
         yield f"spikeyolo-{size}, random weights", Detector(model, HISTOGRAMS, **options)
-    for path in checkpoints:
+    for path in given.checkpoint:
         yield str(path), Detector.load(path, every_ms=EVERY_US / 1e3, device=device)
 
 
-def main() -> None:
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default=default)
-    parser.add_argument("--sizes", nargs="*", default=SIZES, choices=SIZES)
-    parser.add_argument("--checkpoint", nargs="*", type=Path, default=[], help="or run directory")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of the recording")
-    parser.add_argument("--windows", type=int, default=50, help="of which times are medians")
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    given = parser.parse_args()
+def measure(given: Namespace) -> tuple[dict[str, Any], str]:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "street_td.dat")
         write_dat(path, simulate(Settings(given.seconds, seed=0), "test", 0)[0], HEIGHT, WIDTH)
@@ -132,7 +117,7 @@ def main() -> None:
         alone = windower_rows(reader)
         rows = [
             detector_row(name, detector, reader, given.windows)
-            for name, detector in detectors(given.sizes, given.checkpoint, given.device)
+            for name, detector in detectors(given)
         ]
     result = {
         "question": "Streams: how far do boxes lag behind events?",
@@ -148,10 +133,14 @@ def main() -> None:
         f"## The windower alone, one thread\n\n{table(alone)}\n"
         f"## Windows every 50 ms; live at the recording's pace\n\n{table(rows)}"
     )
-    written = write("streaming", result, markdown, torch.device(given.device), given.output)
-    print(written.read_text())
-    print(written)
+    return result, markdown
 
 
 if __name__ == "__main__":
-    main()
+    options = {
+        "--sizes": {"nargs": "*", "default": SIZES, "choices": SIZES},
+        "--checkpoint": {"nargs": "*", "type": Path, "default": [], "help": "or run directory"},
+        "--seconds": {"type": float, "default": 10.0, "help": "length of the recording"},
+        "--windows": {"type": int, "default": 50, "help": "of which times are medians"},
+    }
+    main(__doc__, measure, options)

@@ -9,30 +9,29 @@ shows that the script runs. Writes train_step_<device>_<date>.json and .md under
 benchmarks/results/.
 """
 
-import argparse
+from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from authors_style import authors_style
 from breakdown import time_by_kind
-from common import RESULTS, table, write
+from common import Row, main, table
 from networks import (
     PRECISION,
+    SECONDS,
     TWINS,
     YARDSTICK,
     Call,
     Case,
     backends,
     cases,
+    compared,
     event_frames,
     figures,
     network,
-    report_failures,
     setting,
-    with_speed_up,
 )
 from predicted_memory import predicted_gib
 from torch import Tensor, nn
@@ -94,46 +93,28 @@ def variants(device: torch.device) -> dict[str, Callable[..., Call]]:
     }
 
 
-def measure_speed(case: Case, batch: int, device: torch.device, seconds: float) -> list[dict]:
-    rows = []
-    for name, make in variants(device).items():
-        row = figures(partial(make, case, batch, device), batch, device, seconds)
-        rows.append({"network": setting(case), "variant": name, "batch": batch, **row})
-    return with_speed_up(rows)
-
-
-def measure_memory(case: Case, batch: int, device: torch.device, seconds: float) -> list[dict]:
+def measure_memory(case: Case, batch: int, device: torch.device, seconds: float) -> list[Row]:
     """Each size with all inner maps kept, and with its stages checkpointed."""
     rows = []
     for size in ("s", "m", "l") if device.type == "cuda" else (case["size"],):
         for again in (False, True):
             sized, options = {**case, "size": size}, {"checkpoint_stages": again}
-            row = figures(
-                partial(our_step, sized, batch, device, **options), batch, device, seconds
-            )
+            step = partial(our_step, sized, batch, device, **options)
             name = {"network": setting(sized), "stages": "checkpointed" if again else "kept"}
-            predicted = predicted_gib(sized, batch, **options)
-            rows.append({**name, "batch": batch, "predicted GiB": predicted, **row})
+            name |= {"batch": batch, "predicted GiB": predicted_gib(sized, batch, **options)}
+            rows.append({**name, **figures(step, batch, device, seconds)})
     return rows
 
 
-def main() -> None:
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", type=torch.device, default=torch.device(default))
-    parser.add_argument("--batch", type=int, help="64 on a GPU, 2 on a CPU")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of calls per figure")
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    given = parser.parse_args()
-    device = given.device
+def measure(given: Namespace) -> tuple[dict[str, Any], str]:
+    device, seconds = given.device, given.seconds
     batch = given.batch or (64 if device.type == "cuda" else 2)
-    torch.backends.cudnn.benchmark = True  # the fastest convolution, for every variant
-    rows = []
-    for case in cases(device):
-        rows += measure_speed(case, batch, device, given.seconds)
-    case = cases(device)[0]
-    memory = measure_memory(case, batch, device, given.seconds)
-    kinds = time_by_kind(partial(our_step, case, batch, device), device)
+    first, *_ = every = cases(device)
+    rows = [
+        row for case in every for row in compared(variants(device), case, batch, device, seconds)
+    ]
+    memory = measure_memory(first, batch, device, seconds)
+    kinds = time_by_kind(partial(our_step, first, batch, device), device)
     result = {
         "question": "SpikeYOLO's training step: images/s, peak memory, time by kind of work",
         "precision": str(PRECISION[device.type]),
@@ -142,11 +123,9 @@ def main() -> None:
         "kinds": kinds,
     }
     markdown = f"{table(rows)}\nMemory:\n\n{table(memory)}"
-    markdown += f"\nTime by kind of work, {setting(case)}:\n\n{table(kinds)}"
-    path = write("train_step", result, markdown, device, given.output)
-    print(path.read_text())
-    report_failures(rows + memory)
+    return result, f"{markdown}\nTime by kind of work, {setting(first)}:\n\n{table(kinds)}"
 
 
 if __name__ == "__main__":
-    main()
+    batch = {"type": int, "help": "64 on a GPU, 2 on a CPU"}
+    main(__doc__, measure, {"--batch": batch, "--seconds": SECONDS})

@@ -1,6 +1,11 @@
-"""Several evaluations of the same recordings in one table and one picture."""
+"""Several evaluations, read back from metrics.json: one table and one picture.
 
+What may be compared, what is one row, and what is a column.
+"""
+
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +15,197 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.transforms import Bbox, BboxBase
 
-from evaluation.provenance import thresholds
-from evaluation.runs import (
-    Metrics,
-    Row,
-    group_by_seed,
-    names_of,
-    read_metrics,
-    refuse_unequal,
-    varied_settings,
+from evaluation.provenance import (
+    config_hash,
+    content_hash,
+    evaluated_settings,
+    flat,
+    thresholds,
+    training_settings,
 )
 from gen1.atomic import atomic_write, make_writable
 from gen1.protocol import PROTOCOLS
+from preprocessing.histogram import KEEPS_ALL
 
+Metrics = dict[str, Any]
+NEEDED = {"energy", "protocols", "recordings_crc32", "latency_ms", "trained"}
+NEEDED |= {"model", "network", "histogram", "input", "detect"}
+#: Settings that the columns of a comparison show anyway: T, D, the model and its activation.
+SHOWN = {"network.time_steps", "network.max_spikes", "network.activation", "network.in_channels"}
+SHOWN |= {"network.depth", "network.width", "network.wide_p5", "histogram.time_steps"}
 COLUMNS = (
     "model", "T", "D", "seeds", "parameters", "mAP@50:95", "mAP@50", "GMAC", "GAC", "firing",
     "mJ", "ANN / this", "mJ with memory", "ms", "config",
 )  # fmt: skip
 
 
-def snn_mj(metrics: Metrics) -> float:
-    return metrics["energy"]["snn_mj"]
+def read_metrics(path: Path) -> Metrics:
+    """metrics.json of an evaluation's directory, or of the `test` directory inside a run.
+
+    Raises ValueError if there is none, or it is not what eval_gen1.py writes.
+    """
+    for directory in (path, path / "test"):
+        if (file := directory / "metrics.json").is_file():
+            break
+    else:
+        raise ValueError(f"{path}: holds no metrics.json, evaluate it with eval_gen1.py first")
+    try:
+        metrics: Metrics = json.loads(file.read_text())
+    except ValueError:
+        metrics = {}
+    if not isinstance(metrics, dict) or not metrics.keys() >= NEEDED:
+        raise ValueError(f"{file}: is not what eval_gen1.py writes, evaluate again")
+    return {"config_hash": config_hash(metrics), **metrics}
+
+
+def refuse_unequal(runs: dict[str, Metrics], protocol: str) -> None:
+    """ValueError unless every evaluation scored the same label times of the same recordings."""
+    compared = {name: _must_agree(metrics) for name, metrics in runs.items()}
+    (first, expected), *others = compared.items()
+    for name, found in others:
+        for key, value in found.items():
+            if value != expected[key]:
+                raise ValueError(
+                    f"{name}: {key} is {value!r}, that of {first} is {expected[key]!r}: "
+                    "only evaluations of the same recordings, thresholds and prices can be compared"
+                )
+    for name, metrics in runs.items():
+        if protocol not in metrics["protocols"]:
+            known = ", ".join(metrics["protocols"])
+            raise ValueError(
+                f"{name}: scored under {known}, not under {protocol}, evaluate it again"
+            )
+
+
+def _must_agree(metrics: Metrics) -> dict[str, Any]:
+    """Other bins of the same recordings may be compared; other times to detect at may not."""
+    histogram, energy = metrics["histogram"], metrics["energy"]  # older ones lack what they had not
+    return {
+        **{name: metrics[name] for name in ("split", "recordings_crc32", "detect")},
+        "histogram.keep": histogram.get("keep") or KEEPS_ALL,
+        "histogram.every_us": histogram.get("every_us", 0),
+        "energy.prices": energy.get("prices"),
+        "energy.sparse_input": energy.get("sparse_input", False),
+    }
+
+
+@dataclass(frozen=True)
+class Row:
+    """Evaluations, path -> metrics, that differ in nothing but the seed: one row of a table."""
+
+    runs: dict[str, Metrics]
+
+    @property
+    def first(self) -> Metrics:
+        return next(iter(self.runs.values()))
+
+    @property
+    def path(self) -> str:
+        return next(iter(self.runs))
+
+    @property
+    def model(self) -> str:
+        return f"{self.first['model']} {self.first['network']['activation']}"
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """T and D."""
+        return self.first["energy"]["time_steps"], self.first["energy"]["max_spikes"]
+
+    @property
+    def seeds(self) -> list[Any]:
+        return [metrics["trained"].get("seed") for metrics in self.runs.values()]
+
+    @property
+    def hashes(self) -> str:
+        """Config hashes; two if only some of the runs know how they were trained."""
+        return ", ".join(dict.fromkeys(m["config_hash"] for m in self.runs.values()))
+
+    def values(self, figure: Callable[[Metrics], float]) -> np.ndarray:
+        """A figure of every run, float64 [n]."""
+        return np.array([figure(metrics) for metrics in self.runs.values()], np.float64)
+
+
+def group_by_seed(runs: dict[str, Metrics]) -> list[Row]:
+    """Runs that share model, histograms, input, thresholds and training, as one row each.
+
+    Runs of unknown training join those of known training if there is one kind of it alone. Runs
+    of an unknown seed, or two of one seed, stay apart: they differ in something else.
+    """
+    alike: dict[str, list[str]] = {}
+    for name, metrics in runs.items():
+        alike.setdefault(content_hash(evaluated_settings(metrics)), []).append(name)
+    rows = []
+    for names in alike.values():
+        for part in _equally_trained({name: runs[name] for name in names}):
+            row = Row(part)
+            if None in row.seeds or len(set(row.seeds)) < len(row.seeds):
+                rows += [Row({name: metrics}) for name, metrics in part.items()]
+            else:
+                rows.append(row)
+    return rows
+
+
+def _equally_trained(runs: dict[str, Metrics]) -> list[dict[str, Metrics]]:
+    kinds: dict[str, dict[str, Metrics]] = {}
+    for name, metrics in runs.items():
+        settings = training_settings(metrics)
+        kinds.setdefault(content_hash(settings) if settings else "", {})[name] = metrics
+    return list(kinds.values()) if len(kinds.keys() - {""}) > 1 else [runs]
+
+
+def varied_settings(rows: list[Row]) -> dict[str, list[str]]:
+    """Settings in which rows differ, apart from what SHOWN names -> the value of each row.
+
+    Those of the training count if every row knows them.
+    """
+    settings = [_settings(row.first) for row in rows]
+    training = [training_settings(row.first) for row in rows]
+    if all(training):
+        for mine, known in zip(settings, training, strict=True):
+            told = (item for item in flat(known or {}) if not item[0].startswith("model."))
+            mine |= {f"training.{name}": value for name, value in told}
+    names = dict.fromkeys(name for mine in settings for name in mine)
+    values = {name: [str(mine.get(name, "-")) for mine in settings] for name in names}
+    return {
+        name: found
+        for name, found in values.items()
+        if len(set(found)) > 1 and not _is_told(name, found)
+    }
+
+
+def _is_told(name: str, values: list[str]) -> bool:
+    """Does a column, or the model's name, say it anyway?
+
+    The name stands for the layers of EMS-YOLO, and for parts that only some of the models have.
+    """
+    of_one_family = "-" in values and name.startswith(("network.", "training.gains."))
+    return name in SHOWN or name.startswith("network.layout.") or of_one_family
+
+
+def _settings(metrics: Metrics) -> dict[str, Any]:
+    keep = metrics["histogram"].get("keep") or KEEPS_ALL
+    sections = {name: metrics[name] for name in ("histogram", "network")}
+    return {**dict(flat(sections)), "histogram.keep": keep, "input": metrics["input"]}
+
+
+def names_of(rows: list[Row]) -> list[str]:
+    """Model and activation; also T x D, other settings, or the path where that is not enough."""
+    varied = varied_settings(rows)
+    candidates = []
+    for index, row in enumerate(rows):
+        time_steps, max_spikes = row.steps
+        steps = f"{row.model} {time_steps}x{max_spikes}"
+        settings = ", ".join(f"{name} {values[index]}" for name, values in varied.items())
+        candidates.append((row.model, steps, f"{steps} {settings}", f"{row.model} ({row.path})"))
+    given = list(zip(*candidates, strict=True))
+    return [
+        next(
+            (name for name, all_of in zip(mine, given, strict=True) if all_of.count(name) == 1),
+            mine[-1],
+        )
+        for mine in candidates
+    ]
 
 
 def stat(protocol: str, column: int) -> Callable[[Metrics], float]:
@@ -126,22 +301,16 @@ def accuracy_over_energy(rows: list[Row], protocol: str) -> Figure:
     labels = []
     for index, (row, name) in enumerate(zip(rows, names_of(rows), strict=True)):
         colour = f"C{index % 10}"
-        x, y = row.values(snn_mj), row.values(stat(protocol, 0))
+        x = row.values(lambda metrics: metrics["energy"]["snn_mj"])
+        y = row.values(stat(protocol, 0))
+        point = x.mean(), y.mean()
         several = len(row.runs) > 1
         if several:
             axes.scatter(x, y, s=16, color=colour, alpha=0.3, linewidths=0)
         errors = {"xerr": x.std(ddof=1), "yerr": y.std(ddof=1)} if several else {}
-        axes.errorbar(x.mean(), y.mean(), fmt="o", color=colour, capsize=3, **errors)
-        labels.append(
-            axes.annotate(
-                name,
-                (x.mean(), y.mean()),
-                (0, 0),
-                textcoords="offset points",
-                color=colour,
-                fontsize=9,
-            )
-        )
+        axes.errorbar(*point, fmt="o", color=colour, capsize=3, **errors)
+        label = axes.annotate(name, point, (0, 0), textcoords="offset points", color=colour, size=9)
+        labels.append(label)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")

@@ -9,7 +9,6 @@ import torch
 from torch.utils.data import BatchSampler
 from tqdm import tqdm
 
-from evaluation.scoring import Detections
 from gen1.spec import BOX, CLASSES
 from models.decode import DetectConfig, non_max_suppression
 from models.detector import DetectorConfig, DetectorNetwork
@@ -17,6 +16,9 @@ from preprocessing.dataset import HistogramDataset, Loader
 from preprocessing.geometry import as_boxes
 from preprocessing.histogram import HistogramSettings
 from preprocessing.inputs import check_input, input_geometry
+
+#: Recording -> BOX [n] in sensor px, ordered by time.
+Detections = dict[str, np.ndarray]
 
 
 def open_split(
@@ -51,7 +53,7 @@ def detect(
     device: torch.device,
     shard: tuple[int, int] = (0, 1),
 ) -> Detections:
-    """Boxes found at every label time: recording -> BOX [n] in sensor px, ordered by time.
+    """Boxes found at every label time.
 
     `shard` (k, n) takes every n-th batch from the k-th on, so that n processes share the work.
     """
@@ -59,9 +61,8 @@ def detect(
     first, step = shard
     mine = list(BatchSampler(range(len(dataset)), batch_size, drop_last=False))[first::step]
     model.eval()
-    for batch in tqdm(
-        Loader(dataset, mine, workers), "detecting", unit="batch", leave=False, disable=None
-    ):
+    batches = Loader(dataset, mine, workers)
+    for batch in tqdm(batches, "detecting", unit="batch", leave=False, disable=None):
         boxes, scores = model.decode([m.float() for m in model(batch.to(device).network_input())])
         per_image = non_max_suppression(boxes, scores, **asdict(config))
         for name, t_us, rows in zip(batch.recordings, batch.times_us, per_image, strict=True):

@@ -5,14 +5,13 @@ That ffmpeg is a program of its own (GPL), run as one and never linked.
 
 import math
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from evaluation.frames import palette
+from evaluation.pictures import palette
 from gen1.atomic import atomic_write
 
 #: Most pictures per second: what players keep up with; for a GIF, what keeps it small.
@@ -21,6 +20,8 @@ MAX_FPS = {".mp4": 50.0, ".gif": 12.5}
 MAX_GIF_FRAMES = 400
 #: Fewest pictures per second: neither format knows much longer ones.
 MIN_FPS = 0.01
+FLAGS = "-crf 26 -preset veryfast -movflags +faststart -f mp4"
+H264 = {"codec": "libx264", "quality": None, "macro_block_size": 2, "output_params": FLAGS.split()}
 
 
 def pace(path: Path, every_us: int, speed: float) -> tuple[int, float]:
@@ -55,16 +56,14 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
     GIF, and if ffmpeg fails.
     """
     pace(path, 1, 1)
-    stream = iter(frames)
-    first = next(stream, None)
-    check_length(path, 0 if first is None else 1)
-    assert first is not None
     write = _write_gif if path.suffix == ".gif" else _write_mp4
     with atomic_write(path) as file:
-        return write(path, file, chain([first], stream), fps)
+        count = write(path, file, frames, fps)
+        check_length(path, count)
+    return count
 
 
-def _write_gif(path: Path, file: BinaryIO, frames: Iterator[np.ndarray], fps: float) -> int:
+def _write_gif(path: Path, file: BinaryIO, frames: Iterable[np.ndarray], fps: float) -> int:
     """Few colours, no dithering: what does not change costs next to nothing."""
     colours, count = palette(), 0
 
@@ -78,11 +77,12 @@ def _write_gif(path: Path, file: BinaryIO, frames: Iterator[np.ndarray], fps: fl
             yield image
 
     every = images()
-    next(every).save(file, "GIF", save_all=True, append_images=every, loop=0)
+    if (first := next(every, None)) is not None:
+        first.save(file, "GIF", save_all=True, append_images=every, loop=0)
     return count
 
 
-def _write_mp4(path: Path, file: BinaryIO, frames: Iterator[np.ndarray], fps: float) -> int:
+def _write_mp4(path: Path, file: BinaryIO, frames: Iterable[np.ndarray], fps: float) -> int:
     """H.264 that every browser plays; ffmpeg writes to the name of `file`."""
     from imageio_ffmpeg import write_frames
 
@@ -90,24 +90,7 @@ def _write_mp4(path: Path, file: BinaryIO, frames: Iterator[np.ndarray], fps: fl
     try:
         for frame in frames:
             if encoder is None:
-                encoder = write_frames(
-                    file.name,
-                    (frame.shape[1], frame.shape[0]),
-                    fps=fps,
-                    codec="libx264",
-                    quality=None,
-                    macro_block_size=2,
-                    output_params=[
-                        "-crf",
-                        "26",
-                        "-preset",
-                        "veryfast",
-                        "-movflags",
-                        "+faststart",
-                        "-f",
-                        "mp4",
-                    ],
-                )
+                encoder = write_frames(file.name, frame.shape[1::-1], fps=fps, **H264)
                 encoder.send(None)
             encoder.send(np.ascontiguousarray(frame))
             count += 1

@@ -61,7 +61,7 @@ class Camera:
             _chance(sensor.hot_hz * step_s),
         )  # fmt: skip
         events = np.empty(found, EVENT)
-        order = _in_time(self._offsets[:found], self._step_us)
+        order = self._offsets[:found].argsort(kind="stable")
         pixels = self._pixels[order]
         events["t"] = self._now_us + self._offsets[order]
         events["p"] = pixels & 1
@@ -131,18 +131,3 @@ def _next(random):  # type: ignore[no-untyped-def]
     """32 random bits from a 64-bit linear congruential generator (Knuth's MMIX constants)."""
     random[0] = random[0] * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
     return np.int64(random[0] >> np.uint64(32))
-
-
-@compiled()
-def _in_time(offsets, step_us):  # type: ignore[no-untyped-def]
-    """The stable order of `offsets` (0 .. step_us - 1) by counting."""
-    places = np.zeros(step_us + 1, np.int64)
-    for offset in offsets:
-        places[offset + 1] += 1
-    for k in range(step_us):
-        places[k + 1] += places[k]
-    order = np.empty(len(offsets), np.int64)
-    for k in range(len(offsets)):
-        order[places[offsets[k]]] = k
-        places[offsets[k]] += 1
-    return order

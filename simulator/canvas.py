@@ -36,8 +36,7 @@ class Canvas:
     """Paper of `width` x `height` metres; x = 0 is its middle, y = 0 its lower edge."""
 
     def __init__(self, width: float, height: float):
-        columns = _texels(width)
-        rows = _texels(height)
+        columns, rows = _texels(width), _texels(height)
         self._scale = float(TEXELS_PER_M * _SUPERSAMPLE)
         self._left = -0.5 * columns / TEXELS_PER_M
         self._top = rows / TEXELS_PER_M
@@ -59,8 +58,7 @@ class Canvas:
 
     def sprite(self) -> Sprite:
         """Average the supersampled drawing down to texels and their coarser levels."""
-        level = np.stack([self._tone * self._ink * ONE, self._ink * ONE])
-        level = _halve(level)
+        level = _halve(np.stack([self._tone * self._ink * ONE, self._ink * ONE]))
         rows = np.flatnonzero(level[1].any(axis=1))
         columns = np.flatnonzero(level[1].any(axis=0))
         extent = (

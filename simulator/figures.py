@@ -48,12 +48,11 @@ def car_side(draws: Draws) -> list[Part]:
     canvas.polygon(body, paint)
     sill, lintel = waist + 0.04, height - 0.1
     pillar = (roof_back + roof_front) / 2 + 0.1
-    foot, top = tail * length + 0.14, roof_back + 0.05
-    edge = pillar - 0.05
-    canvas.polygon([(foot, sill), (top, lintel), (edge, lintel), (edge, sill)], _GLASS)
-    foot, top = screen - 0.14, roof_front - 0.05
-    edge = pillar + 0.05
-    canvas.polygon([(foot, sill), (top, lintel), (edge, lintel), (edge, sill)], _GLASS)
+    for foot, top, edge in (
+        (tail * length + 0.14, roof_back + 0.05, pillar - 0.05),
+        (screen - 0.14, roof_front - 0.05, pillar + 0.05),
+    ):
+        canvas.polygon([(foot, sill), (top, lintel), (edge, lintel), (edge, sill)], _GLASS)
     line = paint - 0.9 if paint > 0 else paint + 0.8
     for x in (tail * length * 0.75, pillar, screen - 0.1):
         canvas.rectangle(x - 0.02, x + 0.02, 0.32, waist, line)
@@ -95,13 +94,8 @@ def car_end(draws: Draws, rear: bool) -> list[Part]:
     ]  # fmt: skip
     canvas.polygon(body, paint)
     sill, lintel = waist + 0.02, height - 0.1
-    glass = [
-        (-side + 0.2, sill),
-        (-0.33 * width, lintel),
-        (0.33 * width, lintel),
-        (side - 0.2, sill),
-    ]
-    canvas.polygon(glass, _GLASS)
+    foot, top = side - 0.2, 0.33 * width
+    canvas.polygon([(-foot, sill), (-top, lintel), (top, lintel), (foot, sill)], _GLASS)
     gleam = draws.uniform(-0.25, 0.1) * width
     shine = [(gleam, sill), (gleam + 0.12, lintel), (gleam + 0.24, lintel), (gleam + 0.12, sill)]
     canvas.polygon(shine, _GLASS + 0.8)
@@ -175,9 +169,8 @@ def _torso(draws: Draws, h: float, build: float, coat: float) -> Sprite:
     canvas.ellipse(0.0, 0.93 * h, 0.058 * h, 0.07 * h, hair)
     canvas.ellipse(0.018 * h, 0.92 * h, 0.045 * h, 0.055 * h, skin)
     if bag == 1:
-        canvas.rectangle(
-            -shoulder - 0.1, -shoulder + 0.16, 0.40 * h, 0.54 * h, draws.choice(_PAINTS)
-        )
+        left, right = -shoulder - 0.1, -shoulder + 0.16
+        canvas.rectangle(left, right, 0.40 * h, 0.54 * h, draws.choice(_PAINTS))
     return canvas.sprite()
 
 
@@ -220,9 +213,8 @@ def bush(draws: Draws) -> list[Part]:
     for _ in range(30):
         x = draws.uniform(-0.9, 0.9)
         y = draws.uniform(0.1, 1.0 - 0.6 * abs(x))
-        canvas.ellipse(
-            x, y, draws.uniform(0.1, 0.25), draws.uniform(0.1, 0.2), draws.uniform(-1.2, 0.0)
-        )
+        rx, ry = draws.uniform(0.1, 0.25), draws.uniform(0.1, 0.2)
+        canvas.ellipse(x, y, rx, ry, draws.uniform(-1.2, 0.0))
     return [Part(canvas.sprite())]
 
 

@@ -1,7 +1,6 @@
 """Events in any chunks -> boxes, window by window."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -110,7 +109,7 @@ class Detector:
 
     def feed(self, events: np.ndarray) -> list[Detections]:
         """One entry per window that these events (t in us, x, y, p; any number) complete."""
-        return list(self.detections(events))
+        return list(map(self.detect, self.windower.windows(events)))
 
     def advance(self, t_us: int) -> list[Detections]:
         """A heartbeat: every event before t_us has been fed."""
@@ -119,10 +118,6 @@ class Detector:
     def flush(self) -> list[Detections]:
         """The recording is over: windows that end by one us past the newest event."""
         return list(map(self.detect, self.windower.last_windows()))
-
-    def detections(self, events: np.ndarray) -> Iterator[Detections]:
-        """feed, as they are found; take all before the next call."""
-        return map(self.detect, self.windower.windows(events))
 
     @torch.no_grad()
     def detect(self, window: Window) -> Detections:

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -143,31 +142,35 @@ class Source:
         self._thread.join()
 
     def _run(self) -> None:
+        failed = None
         try:
-            self._send()
+            for window in self._windower.follow(self._when_due()):
+                self.newest.put(window)
         except BaseException as error:
-            self.newest.close(error)
-        else:
-            self.newest.close()
+            failed = error
+        self.newest.close(failed)
 
-    def _send(self) -> None:
+    def _when_due(self) -> Iterator[Packet]:
         for packet in self._packets:
             self._clock.wait(self._due(packet.end_us), self._stop)
             if self._stop.is_set():
                 return
             self.events += len(packet.events)
-            completed = self._windower.windows(packet.events)
-            for window in chain(completed, self._windower.windows_until(packet.end_us)):
-                self.newest.put(window)
+            yield packet
 
 
-def packets(reader: DatReader, packet_us: int = 10_000) -> Iterator[Packet]:
-    """A recording from its first event on, in order of time, cut every packet_us."""
+def packets(
+    reader: DatReader, packet_us: int = 10_000, range_us: tuple[int, int] | None = None
+) -> Iterator[Packet]:
+    """A recording in order of time, cut every packet_us: all of it, or [start, end) alone."""
     if packet_us < 1:
         raise ValueError(f"packet_us is {packet_us}, expected 1 us or more")
-    first_us = reader.order.first_us
-    for start_us in range(first_us, first_us + reader.duration_us, packet_us):
+    order = reader.order
+    first_us, last_us = range_us or (order.first_us, order.last_us + 1)
+    for start_us in range(first_us, last_us, packet_us):
         end_us = start_us + packet_us
+        if range_us:
+            end_us = min(end_us, last_us)
         yield Packet(end_us, reader.window(start_us, end_us))
 
 

@@ -13,7 +13,7 @@ from models.energy import measure_energy
 from preprocessing.histogram import HistogramSettings, window_histogram
 from preprocessing.inputs import network_frames, network_input
 from streaming.detector import Detections, Detector
-from streaming.live import LiveReport
+from streaming.live import LiveReport, packets
 from streaming.windower import MAX_GAP_US
 
 CHUNK_US = 100_000
@@ -76,9 +76,8 @@ def detect_range(
     """
     settings = detector.settings
     before_us = settings.window_us + settings.denoise_us
-    for chunk_us in range(start_us - before_us, end_us, CHUNK_US):
-        yield from detector.detections(reader.window(chunk_us, min(chunk_us + CHUNK_US, end_us)))
-    yield from detector.advance(end_us)
+    sent = packets(reader, CHUNK_US, (start_us - before_us, end_us))
+    return map(detector.detect, detector.windower.follow(sent))
 
 
 def energy_per_window(

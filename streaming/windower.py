@@ -4,7 +4,7 @@ What is kept are the events of the open window, 16 bytes each: memory follows th
 never the length of the stream, for any window, stride and number of bins.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,11 +43,11 @@ class Windower:
     """Windows [t - window_us, t) at t = start_us + every_us, start_us + 2 every_us, ...
 
     settings: what a histogram is, its height and width those of the sensor; a start_us of None is
-    the first event. A window is complete when an event at or after its end arrives, or `advance`.
-    An event out of order counts in the windows still open; one in none is dropped and counted in
-    `late_events`. A step ahead of over NEAR_US is believed once FEW more events follow it: up to
-    FEW that the others do not follow are dropped and counted in `left_out`. hot: bool [height,
-    width], pixels to ignore. Raises ValueError for hot_pixel_hz without `hot`.
+    the first event. A window is complete when an event at or after its end arrives, or a heartbeat,
+    `windows_until`. An event out of order counts in the windows still open; one in none is dropped
+    and counted in `late_events`. A step ahead of over NEAR_US is believed once FEW more events
+    follow it: up to FEW that the others do not follow are dropped and counted in `left_out`.
+    hot: bool [height, width], pixels to ignore. Raises ValueError for hot_pixel_hz without `hot`.
     """
 
     def __init__(
@@ -86,30 +86,24 @@ class Windower:
         height, width = self._hot.shape
         self._fired_us = np.full((height + border, width + border), NEVER_US)
 
-    def feed(self, events: np.ndarray) -> list[Window]:
-        """The windows that these events, structured (t in us, x, y, p), complete.
-
-        Raises ValueError for other fields or polarities, and for a step of over 10 minutes either
-        way: reset() goes on at the new time.
-        """
-        return list(self.windows(events))
-
-    def advance(self, t_us: int) -> list[Window]:
-        """A heartbeat: every event before t_us has been fed. The windows that this completes."""
-        return list(self.windows_until(t_us))
-
-    def flush(self) -> list[Window]:
-        """The recording is over: the windows that end by one us past the newest event."""
-        return list(self.last_windows())
+    def follow(self, packets: Iterable[tuple[int, np.ndarray]]) -> Iterator[Window]:
+        """The windows of a whole stream of (end_us, all events since the packet before)."""
+        for end_us, events in packets:
+            yield from self.windows(events)
+            yield from self.windows_until(end_us)
 
     def windows(self, events: np.ndarray) -> Iterator[Window]:
-        """feed, with one histogram in memory at a time; take all before the next call."""
+        """The windows that these events, structured (t in us, x, y, p), complete.
+
+        One at a time: take all before the next call. Raises ValueError for other fields or
+        polarities, and for a step of over 10 minutes either way: reset() goes on at the new time.
+        """
         for first in range(0, len(events), EVENTS_AT_ONCE):
             for t_us, packed in self._believed(*self._read(events[first : first + EVENTS_AT_ONCE])):
                 yield from self._windows(t_us, packed)
 
     def windows_until(self, t_us: int) -> Iterator[Window]:
-        """advance, with one histogram in memory at a time; take all before the next call."""
+        """A heartbeat, every event before t_us has been given: the windows this completes."""
         yield from self._release([event for event in self._held if event[0] < t_us])
         if self._end_us is None:
             return
@@ -118,7 +112,7 @@ class Windower:
         yield from self._closed_by(t_us)
 
     def last_windows(self) -> Iterator[Window]:
-        """flush, with one histogram in memory at a time."""
+        """The recording is over: the windows that end by one us past the newest event."""
         if self._first_us is not None:
             longest_us = max(LATE_US, self._line_us - self._first_us)
             yield from self._release([e for e in self._held if e[0] - self._line_us <= longest_us])

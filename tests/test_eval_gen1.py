@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from eval_gen1 import EvalConfig, main, run
-from evaluation.examples import f1_score
 from evaluation.provenance import config_hash
-from evaluation.table import firing_health, results_table
+from evaluation.report import f1_score, firing_health, html_page, results_table
 from gen1.labels import read_boxes
 from gen1.protocol import PROTOCOLS
 from gen1.spec import BOX
@@ -141,6 +140,17 @@ def test_the_report_says_where_its_numbers_come_from(evaluated):
     for text in ("window_us 250000", "max_spikes 4", "seed 0", "3 samples of the split"):
         assert text in page
     assert all(f"<li>{text}</li>" in page for text in metrics["energy"]["assumptions"])
+
+
+def test_what_stands_in_a_report_is_text_not_html(evaluated):
+    _, metrics = evaluated
+    page = html_page({**metrics, "model": "<script>", "checkpoint": "a & b"}, {"<i>": "cG5n"})
+    assert "<script>" not in page and "<i>" not in page
+    assert "<h1>&lt;script&gt; on test</h1>" in page
+    assert "<td>a &amp; b, " in page
+    assert '<img alt="&lt;i&gt;" src="data:image/png;base64,cG5n">' in page
+    assert html.escape(results_table(metrics)).split("\n", 1)[1] in page
+    assert unbalanced_tags(page) == []
 
 
 def unbalanced_tags(page):

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.detect import detect, open_split
+from evaluation.detect import Detections, detect, open_split
+from evaluation.metrics import refuse_unready, score
 from evaluation.provenance import content_hash
-from evaluation.report import detections_figure
-from evaluation.scoring import Detections, refuse_unready, score
-from evaluation.table import firing_health
+from evaluation.report import detections_figure, firing_health
 from models.checkpoint import checkpoint_file, load_model
 from models.detector import DetectorNetwork
 from models.device import pick_device

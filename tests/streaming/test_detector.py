@@ -143,7 +143,7 @@ def test_carried_membranes_are_those_of_one_long_forward(model, reader):
     carried = detector(model, every_us=250_000, carry_state=True)
     rested = detector(model, every_us=250_000)
     events = reader.window(0, 1_000_001)
-    windows = rested.windower.feed(events)
+    windows = list(rested.windower.windows(events))
     frames = [carried.geometry.fit(window.histogram) for window in windows]
     maps = []
     carried.model.register_forward_hook(lambda *call: maps.append(call[-1]))

@@ -43,7 +43,8 @@ def at(*times_us):
 def stream(windower, events, cuts=()):
     """All windows of events that arrive in chunks cut at these places, then end."""
     chunks = np.split(events, sorted(cuts))
-    return [w for chunk in chunks for w in windower.feed(chunk)] + windower.flush()
+    found = [w for chunk in chunks for w in windower.windows(chunk)]
+    return [*found, *windower.last_windows()]
 
 
 def truth(events, end_us, settings):
@@ -82,7 +83,7 @@ def test_windows_equal_those_of_the_recording(tmp_path, representation, downsamp
 def test_a_full_cell_is_clipped():
     events = np.zeros(700, EVENT)
     events["t"], events["p"] = 400, 1
-    (window,) = Windower(SMALL, 1000, start_us=0).feed(np.append(events, at(1000)))
+    (window,) = Windower(SMALL, 1000, start_us=0).windows(np.append(events, at(1000)))
     assert window.histogram[1, 1, 0, 0] == window.histogram.sum() == 255
     assert (window.tally.counted, window.tally.clipped) == (255, 445)
 
@@ -111,17 +112,17 @@ def test_single_events_give_the_same_windows():
 
 def test_a_window_waits_for_an_event_at_its_end_or_a_heartbeat():
     windower = Windower(SMALL, 500, start_us=0)
-    assert windower.feed(at(0, 499)) == []
-    assert [w.end_us for w in windower.feed(at(500))] == [500]
-    assert windower.advance(999) == []
-    assert [w.end_us for w in windower.advance(1000)] == [1000]
-    assert windower.feed(at(1499)) == []
-    assert [w.n_events for w in windower.flush()] == [2]  # those at 500 and 1499
-    assert windower.flush() == []
+    assert list(windower.windows(at(0, 499))) == []
+    assert [w.end_us for w in windower.windows(at(500))] == [500]
+    assert list(windower.windows_until(999)) == []
+    assert [w.end_us for w in windower.windows_until(1000)] == [1000]
+    assert list(windower.windows(at(1499))) == []
+    assert [w.n_events for w in windower.last_windows()] == [2]  # those at 500 and 1499
+    assert list(windower.last_windows()) == []
 
 
 def test_silence_yields_empty_windows():
-    windows = Windower(SMALL, 500, start_us=0).feed(at(3100))
+    windows = list(Windower(SMALL, 500, start_us=0).windows(at(3100)))
     assert [w.end_us for w in windows] == [500, 1000, 1500, 2000, 2500, 3000]
     assert not any(w.n_events or w.histogram.any() for w in windows)
     assert windows[0].histogram.shape == SMALL.frame_shape
@@ -129,21 +130,24 @@ def test_silence_yields_empty_windows():
 
 @pytest.mark.parametrize("start_us", [0, 123_456_789, 2**40])
 def test_windows_begin_with_the_first_event_whenever_that_is(start_us):
-    windows = Windower(SMALL, 500).feed(at(start_us, start_us + 511))
+    windows = list(Windower(SMALL, 500).windows(at(start_us, start_us + 511)))
     found = [(w.start_us - start_us, w.end_us - start_us, w.n_events) for w in windows]
     assert found == [(-500, 500, 1)]
-    assert Windower(SMALL, 500).flush() == []
-    assert [w.end_us for w in Windower(SMALL, 500, start_us=70).feed(at(1100))] == [570, 1070]
+    assert list(Windower(SMALL, 500).last_windows()) == []
+    assert [w.end_us for w in Windower(SMALL, 500, start_us=70).windows(at(1100))] == [
+        570,
+        1070,
+    ]
 
 
 def test_late_events_count_in_open_windows_and_are_dropped_after_them():
     windower = Windower(SMALL, 500, start_us=0)  # windows of 1000 us: the open one goes to 2000
-    assert [w.n_events for w in windower.feed(at(100, 1600))] == [1, 1, 0]
-    windower.feed(at(1200, 1599, 1000))  # late, but the open window has them
+    assert [w.n_events for w in windower.windows(at(100, 1600))] == [1, 1, 0]
+    list(windower.windows(at(1200, 1599, 1000)))  # late, but the open window has them
     assert windower.late_events == 0
-    windower.feed(at(999, 0))
+    list(windower.windows(at(999, 0)))
     assert windower.late_events == 2
-    (window,) = windower.advance(2000)
+    (window,) = windower.windows_until(2000)
     expected = event_histogram(at(1000, 1200, 1599, 1600), 1000, 1000, 3, 16, 24)
     np.testing.assert_array_equal(window.histogram, expected)
 
@@ -164,7 +168,7 @@ def test_late_events_keep_the_last_polarity():
 
 def test_events_between_windows_belong_to_none_and_are_not_late():
     windower = Windower(HistogramSettings(100, 1, **SENSOR), 1000, start_us=0)
-    assert [w.n_events for w in windower.feed(at(1, 899, 900, 999, 1000))] == [2]
+    assert [w.n_events for w in windower.windows(at(1, 899, 900, 999, 1000))] == [2]
     assert windower.late_events == 0
 
 
@@ -195,10 +199,10 @@ def test_memory_follows_the_window_not_the_stream():
 
 def test_reset_forgets_events_and_counters():
     windower = Windower(SMALL, 500)
-    windower.feed(at(10_000, 20_000, 5))
+    list(windower.windows(at(10_000, 20_000, 5)))
     windower.reset()
     assert windower.late_events == 0
-    assert [(w.end_us, w.n_events) for w in windower.feed(at(7, 600))] == [(507, 1)]
+    assert [(w.end_us, w.n_events) for w in windower.windows(at(7, 600))] == [(507, 1)]
 
 
 def test_what_cannot_be_windows_is_refused():
@@ -212,15 +216,15 @@ def test_what_cannot_be_windows_is_refused():
     minus_one = at(3).astype([("t", "i8"), ("x", "i2"), ("y", "i2"), ("p", "i1")])
     minus_one["p"] = -1
     with pytest.raises(ValueError, match="p from -1 to -1, expected 0 or 1"):
-        windower.feed(minus_one)
+        list(windower.windows(minus_one))
     with pytest.raises(ValueError, match="expected integers t, x, y, p"):
-        windower.feed(np.zeros(3, [("t", "f8"), ("x", "i2"), ("y", "i2"), ("p", "i1")]))
+        list(windower.windows(np.zeros(3, [("t", "f8"), ("x", "i2"), ("y", "i2"), ("p", "i1")])))
 
 
 def test_pixels_beyond_any_sensor_are_out_of_frame():
     events = at(1, 2, 3, 500).astype([("t", "i8"), ("x", "i4"), ("y", "i4"), ("p", "u1")])
     events["x"], events["y"] = [-1, 1 << 14, 5, 0], [5, 5, 1 << 20, 0]
-    (window,) = Windower(SMALL, 500, start_us=0).feed(events)
+    (window,) = Windower(SMALL, 500, start_us=0).windows(events)
     assert (window.tally.out_of_frame, window.tally.counted) == (3, 0)
 
 
@@ -237,7 +241,8 @@ def test_a_clock_that_was_set_is_an_error_that_reset_ends(chunks):
                     made.append(window.end_us)
         assert made == [10**9 + 500]
         windower.reset()
-        assert windower.feed(at(new_us, new_us + 1000))[0].n_events == 1
+        (window, *_) = windower.windows(at(new_us, new_us + 1000))
+        assert window.n_events == 1
 
 
 def test_a_recording_shorter_than_a_window_has_windows_shorter_than_the_stride_has_none():
@@ -295,8 +300,8 @@ def test_silence_is_believed_once_events_go_on_or_a_heartbeat_says_so(gap_us, ch
     assert sum(w.n_events for w in found if (w.end_us - 5) % 1000 == 0) >= 1700
     assert [w.end_us for w in found] == list(range(505, int(events["t"][-1]) + 2, 500))
     windower = Windower(SMALL, 500)
-    windower.feed(events[:1001])
-    assert windower.advance(int(events["t"][1000]) + 1)[-1].end_us > gap_us
+    list(windower.windows(events[:1001]))
+    assert list(windower.windows_until(int(events["t"][1000]) + 1))[-1].end_us > gap_us
     assert windower.left_out == 0
 
 

@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 from PIL import ImageColor
 
-from evaluation.frames import FramePainter, event_colours, event_picture, near, palette, place_names
-from evaluation.pictures import CLASS_COLOURS, LABEL_COLOUR
+from evaluation.pictures import (
+    CLASS_COLOURS,
+    LABEL_COLOUR,
+    FramePainter,
+    event_colours,
+    event_picture,
+    near,
+    palette,
+    place_names,
+)
 from gen1.spec import BOX, EVENT
 
 CAR, PEDESTRIAN = (ImageColor.getrgb(colour) for colour in CLASS_COLOURS)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from evaluation.metrics import left_out, refuse_unready, refuse_unserved, score
 from evaluation.pictures import draw_detections, precision_recall
-from evaluation.scoring import left_out, refuse_unready, refuse_unserved, score
 from gen1.coco import evaluate
 from gen1.dat import write_dat
 from gen1.labels import write_boxes
