@@ -21,12 +21,13 @@ from evaluation.detect import detect, open_split
 from evaluation.provenance import commit, environment
 from evaluation.scoring import refuse_unready, score
 from gen1.atomic import make_writable
+from gen1.command import CommandLine
+from gen1.ending import end_workers, leave
 from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from models.detector import DetectorNetwork
 from models.device import pick_device
 from preprocessing.cache import read_manifest, writing
 from preprocessing.dataset import Batch, HistogramDataset, Loader
-from preprocessing.ending import end_workers, leave
 from training.batch_norm import synchronise_batch_norm
 from training.checkpoints import BackgroundWriter, on_host, read_last, write_last
 from training.config import AMP_DTYPES, FREE, TrainConfig, refuse_amp
@@ -368,7 +369,7 @@ def run(config: TrainConfig, ranks: Ranks = ALONE) -> Path:
 
 
 def command_line() -> ArgumentParser:
-    parser = ArgumentParser(
+    parser = CommandLine(
         prog="train_gen1.py",
         description="Train a detector on a cache of event histograms. "
         "Interrupt it as you like: the same command continues.",

@@ -180,13 +180,16 @@ def keep_apart(figure: Figure, labels: list[Annotation]) -> None:
         taken.append(label.get_window_extent())
 
 
-def compare(paths: Sequence[Path], protocol: str, output: Path | None) -> str:
+def compare(
+    paths: Sequence[str | Path], protocol: str = "prophesee", output: str | Path | None = None
+) -> str:
     """Markdown of evaluated runs, `protocol` first; also compare.md and .png in `output`, if given.
 
     Raises ValueError for runs that were scored or priced on other terms.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol is {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
+    output = Path(output) if output else None
     if output:
         make_writable(output)
     runs = {str(path): read_metrics(path) for path in paths}

@@ -20,7 +20,7 @@ from preprocessing.inputs import check_input, input_geometry
 
 
 def open_split(
-    cache: Path,
+    cache: str | Path,
     split: str,
     config: DetectorConfig,
     settings: HistogramSettings,

@@ -25,11 +25,12 @@ SHOWN = {"network.time_steps", "network.max_spikes", "network.activation", "netw
 SHOWN |= {"network.depth", "network.width", "network.wide_p5", "histogram.time_steps"}
 
 
-def read_metrics(path: Path) -> Metrics:
+def read_metrics(path: str | Path) -> Metrics:
     """metrics.json of an evaluation's directory, or of the `test` directory inside a run.
 
     Raises ValueError if there is none, or it is not what eval_gen1.py writes.
     """
+    path = Path(path)
     for directory in (path, path / "test"):
         if (file := directory / "metrics.json").is_file():
             break

@@ -14,12 +14,13 @@ from gen1.spec import BOX_SUFFIX, DAT_SUFFIX, SPLITS, visible
 RAW_SUFFIX = ".raw"
 
 
-def find_recordings(path: Path) -> list[Recording]:
+def find_recordings(path: str | Path) -> list[Recording]:
     """One recording, or all of a directory as of list_recordings, and the RAW files in it.
 
     Of a RAW file and a .dat of one name, the .dat is taken. Labels are those that lie beside.
     Raises ValueError for a path that is neither, and for a directory without any.
     """
+    path = Path(path)
     if path.is_file():
         return [_recording(path)]
     if not path.exists():
@@ -34,12 +35,13 @@ def find_recordings(path: Path) -> list[Recording]:
 
 @contextmanager
 def open_recording(
-    path: Path, height: int | None = None, width: int | None = None
+    path: str | Path, height: int | None = None, width: int | None = None
 ) -> Iterator[DatReader]:
     """A reader; a RAW file is converted to a temporary .dat first, height and width as there.
 
     What is odd about a RAW file is said on stderr. Raises ValueError for what is no recording.
     """
+    path = Path(path)
     if not _is_raw(path):
         yield DatReader(path)
         return

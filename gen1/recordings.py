@@ -3,13 +3,13 @@
 `python -m gen1.recordings verify DIR` looks over a download.
 """
 
-import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gen1 import command
 from gen1.spec import BOX_SUFFIX, DAT_SUFFIX, SPLITS, visible
 
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -126,28 +126,38 @@ def _name_unpaired(names: list[str], suffix: str, lack: str) -> str:
     return f"{len(names)} {'file' if len(names) == 1 else 'files'} {lack} ({shown}{more})"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """`python -m gen1.recordings verify DIR`: 0 if all looks well, 1 if anything does not."""
+def verify(directory: str | Path, deep: bool = False, picture: str | Path | None = None) -> int:
+    """Print what a data set holds and what looks wrong; 0 if all looks well, else 1.
+
+    Args:
+        directory: Holds train/, val/ and test/.
+        deep: Read every event, not only headers.
+        picture: Write histograms to this .png.
+    """
     from gen1.survey import draw, survey
 
-    parser = argparse.ArgumentParser(prog="python -m gen1.recordings")
-    verify = parser.add_subparsers(required=True).add_parser(
-        "verify", help="count recordings, hours, events and boxes; name what looks wrong"
-    )
-    verify.add_argument("directory", type=Path, help="holds train/, val/ and test/")
-    verify.add_argument("--deep", action="store_true", help="read every event, not only headers")
-    verify.add_argument("--picture", type=Path, help="write histograms to this .png")
-    arguments = parser.parse_args(argv)
-    try:
-        found = survey(arguments.directory, arguments.deep)
-        if arguments.picture:
-            draw(found, arguments.picture)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    found = survey(directory, deep)
+    if picture:
+        draw(found, picture)
     print("\n".join([*found.summary, *found.problems]))
     return 1 if found.problems else 0
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m gen1.recordings verify DIR`; returns the exit code."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    parser = command.command_line(
+        "python -m gen1.recordings verify",
+        "Count recordings, hours, events and boxes; name what looks wrong.",
+        verify,
+    )
+    if words[:1] == ["verify"]:
+        words = words[1:]
+    elif not {"--help", "-h"} & {*words}:
+        parser.error("expected the word verify first")
+    return command.run(parser, verify, words)
+
+
+enter = command.door(main)
 if __name__ == "__main__":
-    sys.exit(main())
+    enter()

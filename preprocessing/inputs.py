@@ -15,7 +15,7 @@ from preprocessing.histogram import HistogramSettings, expand_last_polarity
 INPUTS = ("histogram", "ternary", "authors")
 
 
-def input_of(meta: Mapping[str, Any], path: Path) -> tuple[HistogramSettings, str]:
+def input_of(meta: Mapping[str, Any], path: str | Path) -> tuple[HistogramSettings, str]:
     """The histograms a checkpoint was trained on, and how they became its input."""
     histogram = meta.get("histogram")
     if not histogram:

@@ -20,12 +20,12 @@ import eval_gen1
 import preprocessing.build
 import preprocessing.executors
 import train_gen1
+from gen1.ending import sentence
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.config import ModelConfig
 from preprocessing.__main__ import main as preprocess
 from preprocessing.cache import OutputError, writing
 from preprocessing.dataset import HistogramDataset, Loader
-from preprocessing.ending import sentence
 from preprocessing.geometry import Geometry
 from train_gen1 import Trainer
 
