@@ -21,7 +21,7 @@ from evaluation.detect import detect, open_split
 from evaluation.provenance import commit, environment
 from evaluation.scoring import refuse_unready, score
 from gen1.atomic import make_writable
-from gen1.command import CommandLine
+from gen1.command import CommandLine, door
 from gen1.ending import end_workers, leave
 from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from models.detector import DetectorNetwork
@@ -405,5 +405,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+enter = door(main)
 if __name__ == "__main__":
     leave(main())

@@ -344,7 +344,7 @@ def test_a_lone_damaged_checkpoint_is_named(config):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--no_such_setting", "1"], "no_such_setting"),
+        (["--no_such_setting", "1"], "--no-such-setting"),
         (["--epochs", "many"], "epochs"),
         (["--amp", "int3"], "amp is 'int3', expected one of off, bf16, fp16"),
         (["--model.name", "yolo-9000"], "model is 'yolo-9000', expected one of spikeyolo-p"),
