@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from gen1 import command
 from gen1.ending import fail
@@ -25,16 +24,11 @@ DESCRIPTION = """Find cars and pedestrians in a recording, and look at them.
 Boxes always go to OUTPUT/NAME_bbox.npy, which gen1.labels.read_boxes reads."""
 
 
-def detect(**settings: Any) -> int:
-    """Detect as asked for; 1 if one of several recordings could not be used."""
-    return 0 if run(RunConfig(**settings)) else 1
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = command.command_line("detect_gen1.py", DESCRIPTION, RunConfig, as_positional=True)
     failed = partial(fail, memory="give a shorter time, --from-s and --to-s")
-    return command.run(parser, detect, argv, failed=failed)
+    return command.run(parser, lambda **given: run(RunConfig(**given)), argv, failed=failed)
 
 
 enter = command.door(main)

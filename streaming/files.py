@@ -123,10 +123,10 @@ def process(
             print(f"  video: {video}, {count} pictures")
 
 
-def run(config: RunConfig) -> bool:
+def run(config: RunConfig) -> int:
     """Detect on every recording; what is wrong with one is said and does not stop the others.
 
-    Returns whether all went well. Raises ValueError for what is wrong with all of them.
+    The exit code: 1 if anything was wrong. Raises ValueError for what is wrong with all of them.
     """
     recordings, video = find_recordings(config.recording), config.video
     if video and config.recording.is_dir():
@@ -137,7 +137,7 @@ def run(config: RunConfig) -> bool:
         pace(video, config.every_us, config.speed)
     if config.jsonl:
         make_way(config.jsonl)
-    network, well = load_network(config.checkpoint), True
+    network, code = load_network(config.checkpoint), 0
     with atomic_write(config.jsonl) if config.jsonl else nullcontext() as lines:
         for recording in recordings:
             try:
@@ -147,7 +147,7 @@ def run(config: RunConfig) -> bool:
                 if len(recordings) == 1:
                     raise ValueError(what) from None
                 print(f"error: {what}", file=sys.stderr)
-                well = False
+                code = 1
     if config.jsonl:
         print(f"lines: {config.jsonl}")
-    return well
+    return code

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,13 +90,6 @@ def time_range_us(config: RunConfig, reader: DatReader) -> tuple[int, int]:
     return start_us, end_us
 
 
-def sensor_of(config: RunConfig, network: Network, reader: DatReader) -> tuple[int, int]:
-    """Height and width in px: the recording's, else those given, else the training's."""
-    trained = network.settings
-    height = reader.height or config.height or trained.height
-    return height, reader.width or config.width or trained.width
-
-
 def detect(
     config: RunConfig,
     network: Network,
@@ -109,12 +102,14 @@ def detect(
     Says on stderr what is odd about it.
     """
     start_us, end_us = range_us
-    sensor_hw = sensor_of(config, network, reader)
-    hot_hz = network.settings.hot_pixel_hz
+    trained = network.settings
+    height = reader.height or config.height or trained.height
+    sensor_hw = height, reader.width or config.width or trained.width
+    hot_hz = trained.hot_pixel_hz
     hot = hot_pixels(reader, *sensor_hw, hot_hz) if hot_hz else None
     detector = Detector(
         network.model,
-        network.settings,
+        trained,
         input=network.input,
         every_us=config.every_us,
         sensor_hw=sensor_hw,
@@ -125,7 +120,7 @@ def detect(
         carry_state=config.carry_state,
         count_spikes=not config.live,
     )
-    for oddity in oddities(reader, detector.settings, network.settings):
+    for oddity in oddities(reader, detector.settings, trained):
         print(f"note: {recording.name}: {oddity}", file=sys.stderr)
     n_windows = (end_us - start_us) // config.every_us
     energy_mj = None
@@ -137,31 +132,21 @@ def detect(
     detector.warm_up()
     started = time.perf_counter()
     bar = tqdm(total=n_windows, desc=recording.name, unit="window", leave=False, disable=None)
-    with bar:
-        windows, report = watch(config, detector, reader, range_us, bar.update)
-    seconds = time.perf_counter() - started
-    return Found(windows, sensor_hw, n_events, end_us - start_us, seconds, energy_mj, report)
-
-
-def watch(
-    config: RunConfig,
-    detector: Detector,
-    reader: DatReader,
-    range_us: tuple[int, int],
-    done: Callable[[], object],
-) -> tuple[list[Detections], LiveReport | None]:
-    """What is found in all windows, or at the recording's own pace; `done` is called after each."""
     windows: list[Detections] = []
+    report = None
 
     def show(found: Detections) -> None:
         windows.append(found)
-        done()
+        bar.update()
 
-    if config.live:
-        return windows, replay(detector, reader, config.speed, show=show)
-    for found in detect_range(detector, reader, *range_us):
-        show(found)
-    return windows, None
+    with bar:
+        if config.live:
+            report = replay(detector, reader, config.speed, show=show)
+        else:
+            for found in detect_range(detector, reader, *range_us):
+                show(found)
+    seconds = time.perf_counter() - started
+    return Found(windows, sensor_hw, n_events, end_us - start_us, seconds, energy_mj, report)
 
 
 def detect_range(

@@ -21,8 +21,8 @@ def rounded(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return halves
 
 
-def share(source: str | Path, target: str | Path) -> None:
-    """Write the small copy of a checkpoint, or of a run's best.pt.
+def share(source: str | Path, target: str | Path) -> str:
+    """Write the small copy of a checkpoint, or of a run's best.pt; says how large it is.
 
     Raises ValueError for a file that is none and for a target that would replace it.
     """
@@ -31,3 +31,4 @@ def share(source: str | Path, target: str | Path) -> None:
     if target.exists() and target.samefile(source):
         raise ValueError(f"{target}: is the checkpoint itself, expected another --output")
     save_checkpoint(target, config, rounded(weights), meta, kind=kind)
+    return f"{target}: {target.stat().st_size / 1e6:.1f} MB"

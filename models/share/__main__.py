@@ -3,22 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import models.share
 from gen1 import command
-
-
-def share(source: Path, output: Path) -> None:
-    """Write the small copy and say how large it is."""
-    models.share.share(source, output)
-    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+from models.share import __doc__ as description
+from models.share import share
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = command.command_line("python -m models.share", models.share.__doc__)
+    parser = command.command_line("python -m models.share", description)
     parser.add_argument("source", type=Path, help="checkpoint, or run directory (its best.pt)")
     parser.add_argument("--output", type=Path, required=True, help="file to write")
-    return command.run(parser, share, argv)
+    return command.run(parser, lambda source, output: print(share(source, output)), argv)
 
 
 enter = command.door(main)
