@@ -81,14 +81,16 @@ def run(
 ) -> int:
     """Call `act` with the settings that the words give, by name; the exit code.
 
-    words: None takes those of this process; failed: says what is wrong, returns the exit code.
+    words: None takes those of this process; interrupted: what to say then, if anything; failed:
+    says what is wrong, returns the exit code.
     """
     given = parser.parse_args(words)
     given.pop("config", None)
     try:
         return act(**vars(parser.instantiate(given))) or 0
     except KeyboardInterrupt:
-        print(f"interrupted: {interrupted}", file=sys.stderr)
+        if interrupted:
+            print(f"interrupted: {interrupted}", file=sys.stderr)
         return 130
     except Exception as error:
         return failed(error)
