@@ -43,7 +43,7 @@ $(BASE)/%/test/metrics.json: export OMP_NUM_THREADS = 1
 $(BASE)/%/test/metrics.json: part = $(word $(1),$(subst /, ,$*))
 $(BASE)/%/test/metrics.json: $(BASE)/cache/manifest.json configs/synthetic.yaml
 	$(BIN)/python train_gen1.py --config configs/synthetic.yaml --cache $(BASE)/cache --output $(BASE)/$* \
-	    --model.name $(call part,1) --model.activation $(call part,2) --seed $(call part,3) $(if $(findstring ems-res10/lif,$*),--model.max_spikes 1)
+	    --model.name $(call part,1) --model.activation $(call part,2) --seed $(call part,3) $(if $(findstring ems-res10/lif,$*),--model.max-spikes 1)
 	$(BIN)/python eval_gen1.py --checkpoint $(BASE)/$* --cache $(BASE)/cache --output $(BASE)/$*/test
 
 # --- for developers -----------------------------------------------------------------------------

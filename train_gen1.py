@@ -7,28 +7,41 @@ them missing in train. The loop is `training.loop.Trainer`, the task `training.d
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser, set_loader
+from jsonargparse import ActionConfigFile, set_loader
 
+from gen1 import command
 from gen1.atomic import make_writable
+from gen1.ending import end_workers
 from models import build_network, family_of, names, resolve
 from models.checkpoint import checkpoint_file, load_checkpoint
-from models.detector import DetectorNetwork
+from models.detector import DetectorConfig, DetectorNetwork
 from models.device import pick_device
 from models.start import start_from
 from preprocessing.cache import read_manifest
-from preprocessing.ending import end_workers, leave
 from training.config import TrainConfig, as_of_today
 from training.detection import about_data, detection_task
 from training.loop import Trainer
 from training.ranks import ALONE, Ranks, find_ranks
 from training.saving import Interrupted, has_begun, seed_everything
 
+DESCRIPTION = """Train a detector on a cache of event histograms.
+Interrupt it as you like: the same command continues.
+
+  train_gen1.py --config configs/gen1_adamw.yaml --cache CACHE --output RUN
+        a recipe; options after it change its settings
+  train_gen1.py --cache CACHE --output RUN --model.name ems-res10 --help
+        the settings below as they are published for that network
+  torchrun --nproc-per-node 8 train_gen1.py --config ...
+        the same on eight GPUs
+
+Networks: {}."""
 #: Settings of a network on which the published values of the others depend.
 CHOICES = ("name", "variant", "activation")
 GEN1 = {"name": "spikeyolo-s", "variant": "gen1", "num_classes": 2, "in_channels": 2}
@@ -67,33 +80,47 @@ def run(config: TrainConfig, ranks: Ranks = ALONE) -> Path:
     return config.output / "best.pt"
 
 
-def chosen(argv: Sequence[str]) -> dict[str, Any]:
-    """The network that files and options name, before all else is read."""
+def train(config: TrainConfig, ranks: Ranks) -> None:
+    """Meet the other processes, train, part from them."""
+    try:
+        ranks.join(cuda=pick_device(config.device).type == "cuda")
+        best = run(config, ranks)
+    except Interrupted:  # all ranks agreed on it
+        ranks.leave()
+        raise
+    finally:
+        end_workers()
+    ranks.leave()
+    if ranks.is_main:
+        print(f"best: {best}")
+
+
+# ------------------------------------------------------------------------------ the command line
+
+
+def chosen(words: Sequence[str]) -> DetectorConfig:
+    """The network that files and options name, as published, before all else is read."""
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     peek.add_argument("--config", action="append", default=[])
     for name in CHOICES:
         peek.add_argument(f"--model.{name}", dest=name)
-    options = vars(peek.parse_known_args(argv)[0])
+    options = vars(peek.parse_known_args(words)[0])
     found = dict(GEN1)
     for path in options.pop("config"):
-        if Path(path).is_file():  # if not, the parser says so
-            settings = as_of_today(yaml.safe_load(Path(path).read_bytes())) or {}
-            found |= {k: v for k, v in settings.get("model", {}).items() if k in CHOICES}
-    return found | {name: value for name, value in options.items() if value}
+        with suppress(
+            OSError, yaml.YAMLError, KeyError, TypeError, AttributeError
+        ):  # the parser says what is wrong
+            model = as_of_today(yaml.safe_load(Path(path).read_bytes()))["model"]
+            found |= {name: value for name, value in model.items() if name in CHOICES}
+    return resolve(**found | {name: value for name, value in options.items() if value})
 
 
-def command_line(published: Any) -> ArgumentParser:
+def command_line(published: DetectorConfig) -> command.CommandLine:
     """Options of every setting; those of the network begin as published."""
     set_loader("settings", lambda text: as_of_today(yaml.safe_load(text)), (yaml.YAMLError,))
-    parser = ArgumentParser(
-        prog="train_gen1.py",
-        parser_mode="settings",
-        description="Train a detector on a cache of event histograms. "
-        "Interrupt it as you like: the same command continues. "
-        "Settings of the network begin as published for its --model.name, one of "
-        f"{', '.join(names())}; give it beside --help to see them.",
-    )
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with these settings")
+    parser = command.command_line("train_gen1.py", DESCRIPTION.format(", ".join(names())))
+    parser.parser_mode = "settings"
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file of these settings")
     parser.add_class_arguments(TrainConfig, skip={"model", "gains"})
     parser.add_class_arguments(type(published), "model", skip={*published.by_name})
     parser.add_class_arguments(family_of(published.name).gains, "gains")
@@ -102,39 +129,38 @@ def command_line(published: Any) -> ArgumentParser:
     return parser
 
 
-def config_of(argv: Sequence[str]) -> TrainConfig:
-    """The settings that a command line asks for. Raises ValueError for impossible ones."""
-    published = resolve(**chosen(argv))
-    parser = command_line(published)
-    given = parser.instantiate(parser.parse_args(argv))
+def config_from(published: DetectorConfig, model: Any, gains: Any, **settings: Any) -> TrainConfig:
+    """The settings that a command line has read."""
     by_name = {name: getattr(published, name) for name in published.by_name}
-    given.model, given.gains = replace(given.model, **by_name), vars(given.gains)
+    return TrainConfig(model=replace(model, **by_name), gains=vars(gains), **settings)
+
+
+def config_of(words: Sequence[str]) -> TrainConfig:
+    """The settings that a command line asks for. Raises ValueError for impossible ones."""
+    published = chosen(words)
+    parser = command_line(published)
+    given = vars(parser.instantiate(parser.parse_args(words)))
     given.pop("config", None)
-    return TrainConfig(**vars(given))
+    return config_from(published, **given)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 after an error, 130 when interrupted."""
     ranks = find_ranks()
+    words = sys.argv[1:] if argv is None else argv
     try:
-        config = config_of(sys.argv[1:] if argv is None else argv)
-        ranks.join(cuda=pick_device(config.device).type == "cuda")
-        best = run(config, ranks)
-    except (Interrupted, KeyboardInterrupt) as left:
-        if ranks.is_main:
-            print("interrupted: the same command continues from here", file=sys.stderr)
-        if isinstance(left, Interrupted):  # all ranks agreed on it
-            ranks.leave()
-        return 130
-    except Exception as error:
+        published = chosen(words)
+    except ValueError as error:
         return ranks.fail(error)
-    finally:
-        end_workers()
-    ranks.leave()
-    if ranks.is_main:
-        print(f"best: {best}")
-    return 0
+    return command.run(
+        command_line(published),
+        lambda **given: train(config_from(published, **given), ranks),
+        words,
+        interrupted="the same command continues from here" if ranks.is_main else "",
+        failed=ranks.fail,
+    )
 
 
+enter = command.door(main)
 if __name__ == "__main__":
-    leave(main())
+    enter()

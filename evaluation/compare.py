@@ -39,11 +39,12 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def read_metrics(path: Path) -> Metrics:
+def read_metrics(path: str | Path) -> Metrics:
     """metrics.json of an evaluation's directory, or of the `test` directory inside a run.
 
     Raises ValueError if there is none, or it is not what eval_gen1.py writes.
     """
+    path = Path(path)
     for directory in (path, path / "test"):
         if (file := directory / "metrics.json").is_file():
             break
@@ -349,13 +350,16 @@ def keep_apart(figure: Figure, labels: list[Annotation]) -> None:
         taken.append(label.get_window_extent())
 
 
-def compare(paths: Sequence[Path], protocol: str, output: Path | None) -> str:
+def compare(
+    paths: Sequence[str | Path], protocol: str = "prophesee", output: str | Path | None = None
+) -> str:
     """Markdown of evaluated runs, `protocol` first; also compare.md and .png in `output`, if given.
 
     Raises ValueError for runs that were scored or priced on other terms.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol is {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
+    output = Path(output) if output else None
     if output:
         make_writable(output)
     runs = {str(path): read_metrics(path) for path in paths}

@@ -22,7 +22,7 @@ Detections = dict[str, np.ndarray]
 
 
 def open_split(
-    cache: Path,
+    cache: str | Path,
     split: str,
     config: DetectorConfig,
     settings: HistogramSettings,

@@ -65,6 +65,8 @@ class EvalConfig:
     detect: DetectConfig = field(default_factory=DetectConfig)
 
     def __post_init__(self) -> None:
+        for name in ("checkpoint", "cache", "output"):  # text will do
+            object.__setattr__(self, name, Path(getattr(self, name)))
         if self.protocol not in PROTOCOLS:
             known = ", ".join(PROTOCOLS)
             raise ValueError(f"protocol is {self.protocol!r}, expected one of {known}")

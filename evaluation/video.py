@@ -49,12 +49,13 @@ def check_length(path: Path, n_frames: int) -> None:
         raise ValueError(f"{path}: {found}, expected a shorter time range, or an .mp4")
 
 
-def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
+def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> int:
     """Write frames RGB uint8 [H, W, 3], sides even, atomically; returns how many they were.
 
     Raises ValueError for another suffix than .mp4 and .gif, for no frames, for too many in a
     GIF, and if ffmpeg fails.
     """
+    path = Path(path)
     pace(path, 1, 1)
     write = _write_gif if path.suffix == ".gif" else _write_mp4
     with atomic_write(path) as file:

@@ -26,17 +26,18 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
-def make_way(file: Path) -> None:
+def make_way(file: str | Path) -> None:
     """Make the directory of a file to write; ValueError if it cannot be written there."""
+    file = Path(file)
     make_writable(file.parent)
     if file.is_dir():
         raise ValueError(f"{file}: is a directory, expected the name of a file to write")
 
 
-def make_writable(folder: Path) -> None:
+def make_writable(folder: str | Path) -> None:
     """Make a directory; ValueError if there can be none or nothing can be written to it."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ValueError(f"{folder}: cannot be made ({reason}), expected a directory") from None

@@ -4,7 +4,6 @@ Events keep the file's order. A clock beyond 2^32 us loses whole multiples of 2^
 event; DatReader undoes the overflow of the .dat's 32 bits and puts late events into their place.
 """
 
-import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gen1 import command
 from gen1.dat import (
     LARGEST_SENSOR_HW,
     MAX_HEADER_BYTES,
@@ -90,7 +90,12 @@ def convert(
 ) -> Converted:
     """Write the events of a RAW file as a .dat recording.
 
-    height, width: sensor size in px; not given, what the header says, else 720x1280 with a note.
+    Args:
+        source: RAW recording.
+        target: Recording to write, NAME_td.dat.
+        height: Sensor height in px, if not the header's, which may say none: then 720.
+        width: Sensor width in px, likewise: then 1280.
+
     Raises ValueError for a file that is no RAW recording of EVT 2, 2.1 or 3, for more than a few
     events beyond the size, and for a target that cannot be written.
     """
@@ -182,22 +187,17 @@ def _size_hw(path: Path, fields: dict[str, str]) -> tuple[int, int] | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m gen1.convert", description=__doc__)
-    parser.add_argument("source", type=Path, help="RAW recording")
-    parser.add_argument("target", type=Path, help="recording to write, NAME_td.dat")
-    parser.add_argument("--height", type=int, help="sensor height in px, if not the header's")
-    parser.add_argument("--width", type=int, help="sensor width in px, if not the header's")
-    arguments = parser.parse_args(argv)
-    try:
-        n_events, notes = convert(**vars(arguments))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for note in notes:
-        print(f"note: {arguments.source}: {note}", file=sys.stderr)
-    print(f"{arguments.target}: {counted(n_events, 'events')}")
-    return 0
+
+    def tell(source: str, target: str, **size: int | None) -> None:
+        n_events, notes = convert(source, target, **size)
+        for note in notes:
+            print(f"note: {source}: {note}", file=sys.stderr)
+        print(f"{target}: {counted(n_events, 'events')}")
+
+    parser = command.command_line("python -m gen1.convert", __doc__, convert)
+    return command.run(parser, tell, argv)
 
 
+enter = command.door(main)
 if __name__ == "__main__":
-    sys.exit(main())
+    enter()

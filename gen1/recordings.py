@@ -3,7 +3,6 @@
 `python -m gen1.recordings verify DIR` looks over a download.
 """
 
-import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from gen1 import command
 from gen1.convert import convert
 from gen1.dat import DatReader
 from gen1.spec import BOX_SUFFIX, DAT_SUFFIX, SPLITS, by_name, counted, visible
@@ -47,12 +47,13 @@ def list_recordings(root: Path | str, require_labels: bool = True) -> list[Recor
     return [found for split in splits for found in _pair(root / split, split, require_labels)]
 
 
-def find_recordings(path: Path) -> list[Recording]:
+def find_recordings(path: str | Path) -> list[Recording]:
     """One recording, or all of a directory as of list_recordings, and the RAW files in it.
 
     Of a RAW file and a .dat of one name, the .dat is taken. Labels are those that lie beside.
     Raises ValueError for a path that is neither, and for a directory without any.
     """
+    path = Path(path)
     if path.is_file():
         return [_recording(path)]
     if not path.exists():
@@ -67,12 +68,13 @@ def find_recordings(path: Path) -> list[Recording]:
 
 @contextmanager
 def open_recording(
-    path: Path, height: int | None = None, width: int | None = None
+    path: str | Path, height: int | None = None, width: int | None = None
 ) -> Iterator[DatReader]:
     """A reader; a RAW file is converted to a temporary .dat first, height and width as there.
 
     What is odd about a RAW file is said on stderr. Raises ValueError for what is no recording.
     """
+    path = Path(path)
     if not _is_raw(path):
         yield DatReader(path)
         return
@@ -163,28 +165,38 @@ def _name_unpaired(names: list[str], suffix: str, lack: str) -> str:
     return f"{counted(len(names), 'files')} {lack} ({shown}{more})"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """`python -m gen1.recordings verify DIR`: 0 if all looks well, 1 if anything does not."""
+def verify(directory: str | Path, deep: bool = False, picture: str | Path | None = None) -> int:
+    """Print what a data set holds and what looks wrong; 0 if all looks well, else 1.
+
+    Args:
+        directory: Holds train/, val/ and test/.
+        deep: Read every event, not only headers.
+        picture: Write histograms to this .png.
+    """
     from gen1.survey import draw, survey
 
-    parser = argparse.ArgumentParser(prog="python -m gen1.recordings")
-    verify = parser.add_subparsers(required=True).add_parser(
-        "verify", help="count recordings, hours, events and boxes; name what looks wrong"
-    )
-    verify.add_argument("directory", type=Path, help="holds train/, val/ and test/")
-    verify.add_argument("--deep", action="store_true", help="read every event, not only headers")
-    verify.add_argument("--picture", type=Path, help="write histograms to this .png")
-    arguments = parser.parse_args(argv)
-    try:
-        found = survey(arguments.directory, arguments.deep)
-        if arguments.picture:
-            draw(found, arguments.picture)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    found = survey(directory, deep)
+    if picture:
+        draw(found, picture)
     print("\n".join([*found.summary, *found.problems]))
     return 1 if found.problems else 0
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m gen1.recordings verify DIR`; returns the exit code."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    parser = command.command_line(
+        "python -m gen1.recordings verify",
+        "Count recordings, hours, events and boxes; name what looks wrong.",
+        verify,
+    )
+    if words[:1] == ["verify"]:
+        words = words[1:]
+    elif not {"--help", "-h"} & {*words}:
+        parser.error("expected the word verify first")
+    return command.run(parser, verify, words)
+
+
+enter = command.door(main)
 if __name__ == "__main__":
-    sys.exit(main())
+    enter()

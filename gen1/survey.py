@@ -60,11 +60,12 @@ class Survey:
         self.problems += [f"{path}: {text}" for text in texts]
 
 
-def survey(root: Path, deep: bool = False) -> Survey:
+def survey(root: str | Path, deep: bool = False) -> Survey:
     """Survey {train,val,test}/ below root; deep reads every event, otherwise the last only.
 
     Raises ValueError if root holds no split folder.
     """
+    root = Path(root)
     folders = [root / split for split in SPLITS if (root / split).is_dir()]
     if not folders:
         raise ValueError(f"{root}: has no folder {', '.join(SPLITS)}, expected a data set")
@@ -84,7 +85,7 @@ def survey(root: Path, deep: bool = False) -> Survey:
     return found
 
 
-def draw(found: Survey, path: Path) -> None:
+def draw(found: Survey, path: str | Path) -> None:
     """Write a picture of three histograms: events, durations and sizes of boxes."""
     from matplotlib.figure import Figure
 

@@ -7,14 +7,15 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
 from tqdm import tqdm
 
+from gen1 import command
+from gen1.ending import fail
 from gen1.recordings import list_recordings
-from gen1.spec import HEIGHT, WIDTH
 from preprocessing.build import Estimate, Outcome, build, estimate
 from preprocessing.cache import read_manifest
 from preprocessing.cluster import (
@@ -24,107 +25,77 @@ from preprocessing.cluster import (
     stop,
     worker_deaths,
 )
-from preprocessing.ending import fail, leave
 from preprocessing.histogram import HistogramSettings
 from preprocessing.verify import summary, verify
 
+DESCRIPTION = """Turn recordings into a cache of event histograms, one HDF5 file each.
+Safe to interrupt: the same command goes on where it stopped.
+
+  python -m preprocessing --input GEN1 --output CACHE --workers 16
+        250 ms before every label, in 4 bins
+  python -m preprocessing --input GEN1 --output CACHE --every-ms 50
+        a sample every 50 ms, labels or not
+  python -m preprocessing verify CACHE
+        what is missing, stale or damaged: python -m preprocessing verify --help"""
+
 INPUT_HELP = "tree of {train,val,test}/*_td.dat and *_bbox.npy, or a text file that lists *_td.dat"
+#: Options in ms of settings that are stored in us.
+IN_MS = {
+    "window": "events before a label that count, in ms",
+    "every": "samples at this stride from the first event on, in ms; 0 takes the label times",
+    "denoise": "leave out events that no neighbour had in so many ms before; 0 leaves none out",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 after an error, 130 after Ctrl-C."""
-    argv = sys.argv[1:] if argv is None else list(argv)
-    if argv[:1] == ["verify"]:
-        return verify_cache(verify_command_line().parse_args(argv[1:]))
-    arguments = command_line().parse_args(argv)
-    try:
-        outcomes = preprocess(arguments)
-    except worker_deaths():
-        found = "a worker process died, perhaps for lack of memory"
-        print(f"error: {found}; run the same command again to go on", file=sys.stderr)
-        return 1
-    except Exception as error:
-        return fail(error, memory="lower --workers")
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again to go on from here", file=sys.stderr)
-        return 130
-    failures = [outcome.error for outcome in outcomes if outcome.error]
-    if failures:
-        found = f"{len(failures)} of {len(outcomes)} recordings could not be used"
-        print(f"error: {found}: {'; '.join(failures)}", file=sys.stderr)
-    return 1 if failures else 0
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words[:1] == ["verify"]:
+        title = "Find missing, stale and damaged files of a cache; exit code 1 if any."
+        parser = command.command_line("python -m preprocessing verify", title, verify_cache)
+        return command.run(parser, verify_cache, words[1:])
+    failed = partial(fail, memory="lower --workers")
+    again = "run the same command again to go on from here"
+    return command.run(command_line(), preprocess, words, interrupted=again, failed=failed)
 
 
-def command_line() -> ArgumentParser:
+def command_line() -> command.CommandLine:
     """The options; every one says its unit."""
-    parser = ArgumentParser(
-        prog="python -m preprocessing",
-        description="Turn recordings into a cache of event histograms, one HDF5 file each. "
-        "Safe to interrupt: the same command goes on where it stopped.",
-    )
+    parser = command.command_line("python -m preprocessing", DESCRIPTION)
     add = parser.add_argument
     add("--input", type=Path, required=True, help=INPUT_HELP)
     add("--output", type=Path, required=True, help="directory of the cache, made if missing")
-    add("--window-ms", type=float, default=250.0, help="events before a label that count, in ms")
-    add("--time-steps", type=int, default=4, help="equal bins of the window, T")
     add("--workers", type=int, default=1, help="processes; 1 works in this one")
     add("--scheduler", default="", help="address of a Dask cluster to work on, tcp://host:port")
     add("--slurm", type=int, default=0, help="SLURM jobs to submit as workers: docs/cluster.md")
-    add(
-        "--representation",
-        type=Literal["count", "last-polarity"],
-        default="count",
-        help="events per bin and cell (255 at most), or a 1 for the last one's polarity",
-    )
-    add("--downsample", type=int, default=1, help="sensor px per side of a cell: 1, 2 or 4")
-    add("--height", type=int, default=HEIGHT, help="expected sensor height in px")
-    add("--width", type=int, default=WIDTH, help="expected sensor width in px")
-    add(
-        "--every-ms",
-        type=float,
-        default=0.0,
-        help="samples at this stride, from the first event on",
-    )
-    add("--keep", default="", help="only label times with a box that counts: prophesee, rvt")
-    add(
-        "--denoise-ms",
-        type=float,
-        default=0.0,
-        help="leave out events that no neighbour had before",
-    )
-    add("--hot-pixel-hz", type=float, default=0.0, help="leave out pixels with more events/s")
-    add("--dry-run", action="store_true", help="only say how long and how large it would be")
-    add("--overwrite", action="store_true", help="replace files made with other settings")
+    add("--dry_run", type=bool, default=False, help="only say how long and large it would be")
+    add("--overwrite", type=bool, default=False, help="replace files made with other settings")
+    settings = parser.add_argument_group("What a sample is")
+    for name, text in IN_MS.items():
+        default_ms = getattr(HistogramSettings, f"{name}_us") / 1000
+        settings.add_argument(f"--{name}_ms", type=float, default=default_ms, help=text)
+    in_us = {f"{name}_us" for name in IN_MS}
+    settings.add_class_arguments(HistogramSettings, as_group=False, skip=in_us)
     return parser
 
 
-def verify_command_line() -> ArgumentParser:
-    """The options of `verify`."""
-    parser = ArgumentParser(
-        prog="python -m preprocessing verify",
-        description="Find missing, stale and damaged files of a cache; exit code 1 if any.",
-    )
-    parser.add_argument("cache", type=Path, help="directory that --output named")
-    parser.add_argument("--deep", action="store_true", help="decompress and check every sample")
-    parser.add_argument("--delete", action="store_true", help="delete stale and damaged files")
-    return parser
+def verify_cache(cache: str | Path, deep: bool = False, delete: bool = False) -> int:
+    """Print what is wrong with a cache and what to do; 0 if nothing is.
 
-
-def verify_cache(arguments: Namespace) -> int:
-    """Print what is wrong with a cache and what to do; 0 if nothing is."""
-    try:
-        failed = read_manifest(arguments.cache).failed
-        checks = []
-        for check in verify(arguments.cache, arguments.deep):
-            checks.append(check)
-            if check.kind:
-                print(f"{check.path}: {check.kind}: {check.problem}")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    Args:
+        cache: Directory that --output named.
+        deep: Decompress and check every sample.
+        delete: Delete stale and damaged files.
+    """
+    failed = read_manifest(cache).failed
+    checks = []
+    for check in verify(cache, deep):
+        checks.append(check)
+        if check.kind:
+            print(f"{check.path}: {check.kind}: {check.problem}")
     print("\n".join(summary(checks, failed)))
     bad = [check for check in checks if check.kind]
-    if bad and arguments.delete:
+    if bad and delete:
         for check in bad:
             if check.kind != "unexpected":
                 check.path.unlink(missing_ok=True)
@@ -134,41 +105,38 @@ def verify_cache(arguments: Namespace) -> int:
     return 1 if bad else 0
 
 
-def settings_of(arguments: Namespace) -> HistogramSettings:
-    """The settings that the command line asks for."""
-    return HistogramSettings(
-        window_us=round(arguments.window_ms * 1000),
-        time_steps=arguments.time_steps,
-        representation=arguments.representation,
-        downsample=arguments.downsample,
-        height=arguments.height,
-        width=arguments.width,
-        every_us=round(arguments.every_ms * 1000),
-        keep=arguments.keep,
-        denoise_us=round(arguments.denoise_ms * 1000),
-        hot_pixel_hz=arguments.hot_pixel_hz,
-    )
+def preprocess(
+    input: Path,
+    output: Path,
+    workers: int,
+    scheduler: str,
+    slurm: int,
+    dry_run: bool,
+    overwrite: bool,
+    **sample: Any,
+) -> None:
+    """Build the cache with a progress bar and print what was found.
 
-
-def preprocess(arguments: Namespace) -> list[Outcome]:
-    """Build the cache with a progress bar and print what was found."""
-    settings = settings_of(arguments)
-    require_labels = not settings.every_us
-    recordings = list_recordings(arguments.input.absolute(), require_labels=require_labels)
-    if arguments.dry_run:
-        print(_forecast(estimate(recordings, settings), len(recordings), arguments.workers))
-        return []
+    sample: the settings of a sample as options, times in ms. Raises ValueError at the end if
+    recordings could not be used.
+    """
+    in_us = {f"{name}_us": round(1000 * sample.pop(f"{name}_ms")) for name in IN_MS}
+    settings = HistogramSettings(**in_us, **sample)
+    recordings = list_recordings(input.absolute(), require_labels=not settings.every_us)
+    if dry_run:
+        print(_forecast(estimate(recordings, settings), len(recordings), workers))
+        return
     n_bytes = sum(recording.dat.stat().st_size for recording in recordings)
-    executor, in_flight = choose_executor(arguments, len(recordings))
+    executor, in_flight = choose_executor(workers, scheduler, slurm, len(recordings))
     outcomes = []
     try:
         results = build(
             recordings,
-            arguments.output.absolute(),
+            output.absolute(),
             settings,
             executor,
             in_flight=in_flight,
-            overwrite=arguments.overwrite,
+            overwrite=overwrite,
         )
         started = time.perf_counter()
         with tqdm(total=n_bytes, unit="B", unit_scale=True, desc="preprocessing") as bar:
@@ -176,25 +144,31 @@ def preprocess(arguments: Namespace) -> list[Outcome]:
                 outcomes.append(outcome)
                 bar.set_postfix_str(_rates(outcomes, time.perf_counter() - started))
                 bar.update(outcome.recording.dat.stat().st_size)
+    except worker_deaths():
+        found = "a worker process died, perhaps for lack of memory"
+        raise ChildProcessError(f"{found}; run the same command again to go on") from None
     finally:
         stop(executor)
     print(_findings(outcomes))
-    return outcomes
+    if failures := [outcome.error for outcome in outcomes if outcome.error]:
+        found = f"{len(failures)} of {len(outcomes)} recordings could not be used"
+        raise ValueError(f"{found}: {'; '.join(failures)}")
 
 
-def choose_executor(arguments: Namespace, n_recordings: int) -> tuple[Executor, int]:
+def choose_executor(
+    workers: int, scheduler: str, slurm: int, n_recordings: int
+) -> tuple[Executor, int]:
     """What --workers, --scheduler or --slurm ask for, and how many tasks it takes at a time.
 
     A cluster, whose workers come and go, gets all of them; raises ValueError for two of these.
     """
-    cluster = bool(arguments.scheduler), arguments.slurm > 0
-    if sum(cluster) + (arguments.workers > 1) > 1:
+    if (workers > 1) + bool(scheduler) + (slurm > 0) > 1:
         raise ValueError("expected only one of --workers, --scheduler and --slurm")
-    if arguments.scheduler:
-        return connect_to_cluster(arguments.scheduler), n_recordings
-    if arguments.slurm > 0:
-        return start_slurm_jobs(arguments.slurm), n_recordings
-    return make_executor(arguments.workers), max(1, 2 * arguments.workers)
+    if scheduler:
+        return connect_to_cluster(scheduler), n_recordings
+    if slurm > 0:
+        return start_slurm_jobs(slurm), n_recordings
+    return make_executor(workers), max(1, 2 * workers)
 
 
 def _forecast(expected: Estimate, n_recordings: int, workers: int) -> str:
@@ -246,5 +220,6 @@ def _findings(outcomes: list[Outcome]) -> str:
     return "\n".join(lines)
 
 
+enter = command.door(main)
 if __name__ == "__main__":
-    leave(main())
+    enter()

@@ -167,8 +167,9 @@ def writing(path: Path) -> Iterator[None]:
         raise OutputError(f"{path}: cannot be written ({reason})") from None
 
 
-def open_cache(path: Path) -> h5py.File:
+def open_cache(path: str | Path) -> h5py.File:
     """Open a cache file for reading; raises ValueError if it is corrupt or not one of ours."""
+    path = Path(path)
     expected = "expected a file written by `python -m preprocessing`"
     try:
         file = h5py.File(path, "r", rdcc_nbytes=0, locking=False)
@@ -243,12 +244,12 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
         file.write(text.encode() + b"\n")
 
 
-def read_manifest(directory: Path, finished: bool = False) -> Manifest:
+def read_manifest(directory: str | Path, finished: bool = False) -> Manifest:
     """Read directory/manifest.json; raises ValueError if it is missing or not one of ours.
 
     With `finished` also if preprocessing is not.
     """
-    path = directory / MANIFEST
+    path = Path(directory) / MANIFEST
     expected = "expected the directory that `python -m preprocessing --output` wrote"
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file, {expected}")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from gen1.ending import prepare_worker
 from gen1.labels import clip_boxes, refuse_unknown_classes
 from gen1.protocol import join
 from preprocessing.augment import AugmentConfig, augment
@@ -24,7 +25,6 @@ from preprocessing.cache import (
     read_manifest,
     read_sample,
 )
-from preprocessing.ending import prepare_worker
 from preprocessing.geometry import Geometry, Letterbox
 from preprocessing.histogram import HistogramSettings
 from preprocessing.inputs import check_representation, network_frames, network_input

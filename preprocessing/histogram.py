@@ -6,6 +6,7 @@ single 1 per bin and pixel, in the channel of the last event there.
 
 import operator
 from dataclasses import astuple, dataclass
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -15,8 +16,10 @@ from gen1.protocol import PROTOCOLS
 from gen1.spec import HEIGHT, WIDTH
 from preprocessing.denoise import kept_events
 
-REPRESENTATIONS = ("count", "last-polarity")
-DOWNSAMPLE_FACTORS = (1, 2, 4)
+Representation = Literal["count", "last-polarity"]
+Downsample = Literal[1, 2, 4]
+Keep = Literal["", "prophesee", "all-boxes", "rvt"]  # the names of PROTOCOLS
+DOWNSAMPLE_FACTORS = get_args(Downsample)
 MAX_COUNT = 255
 KEEPS_ALL = "everything"  # what an empty `keep` is called
 BLOCK = 2048  # events whose cells are computed at a time: 8 KiB, stays in the first cache
@@ -27,31 +30,32 @@ class HistogramSettings:
     """Everything that shapes the samples of a cache. Raises ValueError if impossible.
 
     Args:
-        window_us: events of [t - window_us, t) go into the sample at t, in us.
-        time_steps: equal bins of the window, T.
-        representation: "count" or "last-polarity".
-        downsample: side of the square of sensor pixels that share a cell: 1, 2 or 4.
-        height, width: size of the sensor in px.
-        every_us: samples at multiples of this, in us; 0 takes the label times.
-        keep: protocol by which a label must count for its time to become a sample; "" takes all.
-        denoise_us: leave out events without a neighbour's in so many us before; 0 leaves none out.
-        hot_pixel_hz: leave out pixels with more events/s over the recording; 0 leaves none out.
+        window_us: Events of [t - window_us, t) go into the sample at t, in us.
+        time_steps: Equal bins of the window, T.
+        representation: Events per bin and cell (255 at most), or a 1 for the last one's polarity.
+        downsample: Side in sensor px of the square that shares a cell.
+        height: Expected sensor height in px.
+        width: Expected sensor width in px.
+        every_us: Samples at this stride from the first event on, in us; 0 takes the label times.
+        keep: Only label times with a box that counts under this protocol; "" takes all.
+        denoise_us: Leave out events without a neighbour's in so many us before; 0 leaves none out.
+        hot_pixel_hz: Leave out pixels with more events/s over the recording; 0 leaves none out.
     """
 
     window_us: int = 250_000
     time_steps: int = 4
-    representation: str = "count"
-    downsample: int = 1
+    representation: Representation = "count"
+    downsample: Downsample = 1
     height: int = HEIGHT
     width: int = WIDTH
     every_us: int = 0
-    keep: str = ""
+    keep: Keep = ""
     denoise_us: int = 0
     hot_pixel_hz: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.representation not in REPRESENTATIONS:
-            expected = " or ".join(REPRESENTATIONS)
+        if self.representation not in get_args(Representation):
+            expected = " or ".join(get_args(Representation))
             raise ValueError(f"representation is {self.representation!r}, expected {expected}")
         if self.keep and self.keep not in PROTOCOLS:
             raise ValueError(f"keep is {self.keep!r}, expected one of {', '.join(PROTOCOLS)}")

@@ -16,7 +16,7 @@ Input = Literal["histogram", "ternary", "authors"]
 INPUTS = get_args(Input)
 
 
-def input_of(meta: Mapping[str, Any], path: Path) -> tuple[HistogramSettings, str]:
+def input_of(meta: Mapping[str, Any], path: str | Path) -> tuple[HistogramSettings, str]:
     """The histograms a checkpoint was trained on, and how they became its input."""
     histogram = meta.get("histogram")
     if not histogram:

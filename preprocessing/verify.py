@@ -34,12 +34,13 @@ class Check:
     compared: bool = True
 
 
-def verify(directory: Path, deep: bool = False) -> Iterator[Check]:
+def verify(directory: str | Path, deep: bool = False) -> Iterator[Check]:
     """Check every file that the manifest lists and every other .h5 file, in order.
 
     deep decompresses every sample against its checksum and counts its events. Raises
     ValueError if there is no manifest or preprocessing has not finished.
     """
+    directory = Path(directory)
     manifest = read_manifest(directory, finished=True)
     listed = set()
     for split, reports in manifest.recordings.items():

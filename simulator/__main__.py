@@ -1,59 +1,49 @@
 """`python -m simulator OUT` fills OUT/{train,val,test} with *_td.dat and *_bbox.npy."""
 
-import argparse
 import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
+from gen1 import command
 from gen1.spec import SPLITS
 from simulator.recordings import Job, Settings, plan, run
 
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m simulator",
-        description="Simulate an event camera (240x304 px) driving through streets and write "
-        "labelled recordings in Gen1's own files. The same seed gives the same bytes on every "
-        "machine. Run the same command again to continue an interrupted run.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("out", type=Path, help="folder to fill: OUT/{train,val,test}/*_td.dat")
-    for split, count in zip(SPLITS, (24, 6, 6), strict=True):
-        parser.add_argument(
-            f"--{split}", type=int, default=count, metavar="N", help=f"recordings in OUT/{split}"
-        )
-    parser.add_argument(
-        "--seconds", type=float, default=10.0, metavar="S",
-        help="length of every recording in seconds, a multiple of 0.25 (labels come at 4 Hz)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--seed", type=int, default=0, help="which streets; every recording has its own"
-    )
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, metavar="N",
-        help="recordings simulated at once, one process each",
-    )  # fmt: skip
-    return parser.parse_args(arguments)
+DESCRIPTION = """Simulate an event camera (240x304 px) driving through streets and write labelled
+recordings in Gen1's own files. The same seed gives the same bytes on every machine.
+Run the same command again to continue an interrupted run."""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line; a user's mistake ends in one sentence and exit status 1."""
-    options = _parse(arguments)
-    recordings = {split: getattr(options, split) for split in SPLITS}
-    try:
-        if min(recordings.values()) < 0 or options.workers < 1:
-            found = f"{recordings} recordings by {options.workers} workers"
-            raise ValueError(f"{found}, expected no negative number and at least one worker")
-        jobs = plan(options.out, recordings, Settings(options.seconds, options.seed))
-        events = _run_with_progress(jobs, sum(recordings.values()), options.workers)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+def simulate(
+    out: str | Path,
+    train: int = 24,
+    val: int = 6,
+    test: int = 6,
+    seconds: float = 10.0,
+    seed: int = 0,
+    workers: int = os.cpu_count() or 1,
+) -> None:
+    """Make the recordings that are not there yet.
+
+    Args:
+        out: Folder to fill: OUT/{train,val,test}/*_td.dat.
+        train: Recordings in OUT/train.
+        val: Recordings in OUT/val.
+        test: Recordings in OUT/test.
+        seconds: Length of every recording in s, a multiple of 0.25: labels come at 4 Hz.
+        seed: Which streets; every recording has its own.
+        workers: Recordings simulated at once, one process each.
+    """
+    recordings = dict(zip(SPLITS, (train, val, test), strict=True))
+    if min(recordings.values()) < 0 or workers < 1:
+        found = f"{recordings} recordings by {workers} workers"
+        raise ValueError(f"{found}, expected no negative number and at least one worker")
+    jobs = plan(out, recordings, Settings(seconds, seed))
+    events = _run_with_progress(jobs, sum(recordings.values()), workers)
     kept = sum(recordings.values()) - len(jobs)
-    print(f"{options.out}: {len(jobs)} recordings made, {kept} kept from before; {events:,} events")
+    print(f"{out}: {len(jobs)} recordings made, {kept} kept from before; {events:,} events")
 
 
 def _run_with_progress(jobs: Sequence[Job], total: int, workers: int) -> int:
@@ -68,5 +58,13 @@ def _run_with_progress(jobs: Sequence[Job], total: int, workers: int) -> int:
     return events
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = command.command_line("python -m simulator", DESCRIPTION, simulate)
+    again = "run the same command again to go on from here"
+    return command.run(parser, simulate, argv, interrupted=again)
+
+
+enter = command.door(main)
 if __name__ == "__main__":
-    main()
+    enter()

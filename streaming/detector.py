@@ -4,7 +4,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -52,6 +52,21 @@ class Detections:
     firing_rate: float | None = None
 
 
+class Network(NamedTuple):
+    """What a checkpoint holds: the model, the histograms it was trained on, its kind of input."""
+
+    model: DetectorNetwork
+    settings: HistogramSettings
+    input: str
+
+
+def load_network(checkpoint: Path | str) -> Network:
+    """The network of a checkpoint or run directory (its best.pt)."""
+    path = checkpoint_file(checkpoint)
+    model, loaded = load_model(path)
+    return Network(model, *input_of(loaded.meta, path))
+
+
 class Detector:
     """The deployed network on sliding windows of a stream.
 
@@ -97,9 +112,7 @@ class Detector:
     @classmethod
     def load(cls, checkpoint: Path | str, *, every_ms: float = 50.0, **options: Any) -> "Detector":
         """The network of a checkpoint or run directory (its best.pt); options: of Detector."""
-        path = checkpoint_file(checkpoint)
-        model, loaded = load_model(path)
-        settings, input = input_of(loaded.meta, path)
+        model, settings, input = load_network(checkpoint)
         return cls(model, settings, input=input, every_us=round(1000 * every_ms), **options)
 
     @property

@@ -1,19 +1,25 @@
 """A whole recording through a detector, and what is odd about it."""
 
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from gen1.dat import DatReader
+from gen1.recordings import Recording
 from gen1.spec import BOX
 from models.detector import DetectorNetwork
 from models.energy import measure_energy
+from preprocessing.denoise import hot_pixels
 from preprocessing.histogram import HistogramSettings, window_histogram
 from preprocessing.inputs import network_frames, network_input
-from streaming.detector import Detections, Detector
-from streaming.live import LiveReport, packets
+from streaming.detector import Detections, Detector, Network
+from streaming.live import LiveReport, packets, replay
+from streaming.settings import RunConfig
 from streaming.windower import MAX_GAP_US
 
 CHUNK_US = 100_000
@@ -65,6 +71,82 @@ def check_silence(reader: DatReader, start_us: int, end_us: int) -> None:
         if reader.index_at(from_us) == reader.index_at(from_us + SILENCE_US):
             found = f"holds no events from {from_us / 1e6:g} to {(from_us + SILENCE_US) / 1e6:g} s"
             raise ValueError(f"{found}, expected a range of time without such a gap")
+
+
+def time_range_us(config: RunConfig, reader: DatReader) -> tuple[int, int]:
+    """Start and end in us: windows end every every_us after the start, up to the end."""
+    if not reader.n_events:
+        raise ValueError("holds no events, expected a recording")
+    first_us = reader.order.first_us
+    start_us = max(round(1e6 * config.from_s), first_us)
+    end_us = reader.order.last_us + 1
+    if config.to_s is not None:
+        end_us = min(end_us, round(1e6 * config.to_s))
+    if end_us - start_us < config.every_us:
+        found = f"lasts from {first_us / 1e6:g} to {(reader.order.last_us + 1) / 1e6:g} s"
+        expected = f"expected {config.every_ms:g} ms or more between from_s and to_s"
+        raise ValueError(f"{found}, {expected}")
+    check_silence(reader, start_us, end_us)
+    return start_us, end_us
+
+
+def detect(
+    config: RunConfig,
+    network: Network,
+    recording: Recording,
+    reader: DatReader,
+    range_us: tuple[int, int],
+) -> Found:
+    """Boxes of all windows of a recording in [start_us, end_us), see time_range_us.
+
+    Says on stderr what is odd about it.
+    """
+    start_us, end_us = range_us
+    trained = network.settings
+    height = reader.height or config.height or trained.height
+    sensor_hw = height, reader.width or config.width or trained.width
+    hot_hz = trained.hot_pixel_hz
+    hot = hot_pixels(reader, *sensor_hw, hot_hz) if hot_hz else None
+    detector = Detector(
+        network.model,
+        trained,
+        input=network.input,
+        every_us=config.every_us,
+        sensor_hw=sensor_hw,
+        start_us=start_us,
+        hot=hot,
+        score_threshold=config.score,
+        device=config.device,
+        carry_state=config.carry_state,
+        count_spikes=not config.live,
+    )
+    for oddity in oddities(reader, detector.settings, trained):
+        print(f"note: {recording.name}: {oddity}", file=sys.stderr)
+    n_windows = (end_us - start_us) // config.every_us
+    energy_mj = None
+    if config.energy_windows and not config.carry_state:
+        ends_us = start_us + config.every_us * np.arange(1, n_windows + 1)
+        some_us = ends_us[:: -(-n_windows // config.energy_windows)]
+        energy_mj = energy_per_window(network.model, detector, reader, some_us, hot)
+    n_events = reader.index_at(end_us) - reader.index_at(start_us)
+    detector.warm_up()
+    started = time.perf_counter()
+    bar = tqdm(total=n_windows, desc=recording.name, unit="window", leave=False, disable=None)
+    windows: list[Detections] = []
+    report = None
+
+    def show(found: Detections) -> None:
+        windows.append(found)
+        bar.update()
+
+    with bar:
+        if config.live:
+            report = replay(detector, reader, config.speed, show=show)
+        else:
+            for found in detect_range(detector, reader, *range_us):
+                show(found)
+    seconds = time.perf_counter() - started
+    return Found(windows, sensor_hw, n_events, end_us - start_us, seconds, energy_mj, report)
 
 
 def detect_range(

@@ -9,7 +9,7 @@ import torch
 from imageio_ffmpeg import count_frames_and_secs
 from PIL import Image, ImageColor
 
-import detect_gen1
+import streaming.settings
 from detect_gen1 import main
 from evaluation.pictures import LABEL_COLOUR
 from gen1.dat import DatReader, write_dat
@@ -258,7 +258,7 @@ def test_what_is_no_checkpoint_of_ours_is_refused(detect, recording, tmp_path, m
     foreign = tmp_path / "y.pt"
     torch.save({"weights": torch.zeros(3)}, foreign)
     assert "found format None" in refusal(detect, recording, run=foreign)
-    monkeypatch.setattr(detect_gen1, "SAMPLE_CHECKPOINT", tmp_path / "sample.pt")
+    monkeypatch.setattr(streaming.settings, "SAMPLE_CHECKPOINT", tmp_path / "sample.pt")
     error = refusal(detect, recording, run=tmp_path / "sample.pt")
     assert "the sample checkpoint is not there, expected `--checkpoint`" in error
 
@@ -353,5 +353,5 @@ def test_help_shows_examples(capsys):
         main(["--help"])
     shown = capsys.readouterr().out
     assert "\n  detect_gen1.py drive_td.dat --video drive.mp4\n" in shown
-    for option in ("--every_ms", "--live", "--jsonl", "recording"):
+    for option in ("--every-ms", "--live", "--jsonl", "recording"):
         assert option in shown

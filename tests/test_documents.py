@@ -28,9 +28,9 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 RECORDED = ("python", "torchrun", "make", "sbatch", "bash", "pip", "conda")
 #: What makes a command as short as a test must be; the last word on an option counts.
 SHORTER = {
-    "train_gen1.py": "--model.name spikeyolo-p --epochs 1 --batch_size 4 --workers 0 --device cpu "
-    "--threads 1 --pictures 0 --optim.accumulate 1 --amp off --detect.score_threshold 0.3",
-    "eval_gen1.py": "--energy_samples 1 --pictures 1 --device cpu --detect.score_threshold 0.3",
+    "train_gen1.py": "--model.name spikeyolo-p --epochs 1 --batch-size 4 --workers 0 --device cpu "
+    "--threads 1 --pictures 0 --optim.accumulate 1 --amp off --detect.score-threshold 0.3",
+    "eval_gen1.py": "--energy-samples 1 --pictures 1 --device cpu --detect.score-threshold 0.3",
     "preprocessing": "--workers 1",
     "simulator": "--workers 1 --train 1 --seconds 1",
 }
@@ -150,9 +150,14 @@ def test_python_runs(block, place, monkeypatch):
 @pytest.mark.parametrize("name", ["spikeyolo-p", "ems-res10"])
 def test_readme_python_works_for_every_family(name):
     (block,) = (p.values[0] for p in blocks("python") if p.id.startswith("README.md"))
-    smaller = block.replace('"spikeyolo-s"', f'"{name}", in_channels=2').replace(
-        "256, 320", "64, 96"
-    )
-    names: dict = {"__name__": "page"}
-    exec(smaller, names)
-    assert names["report"].snn_mj > 0
+    for written, small in (("spikeyolo-s", name), ("256, 320", "64, 96")):
+        assert written in block
+        block = block.replace(written, small)
+    found: dict = {"__name__": "page"}
+    exec(block, found)
+    criterion = found["model"].criterion({"cls": 0.25})
+    assert criterion.gains.cls == 0.25
+    losses = criterion(found["model"](found["x"]), torch.tensor([[0, 1, 4.0, 4, 30, 20]]))
+    assert min(losses.values()) > 0
+    assert len(found["detections"]) == 1
+    assert found["report"].ann_mj > found["report"].snn_mj > 0

@@ -227,7 +227,7 @@ def test_boxes_return_to_sensor_pixels():
 
 
 def test_the_table_is_printed(evaluated, checkpoint, street_cache, tmp_path, capsys):
-    options = ["--energy_samples", "1", "--pictures", "1", "--output", str(tmp_path / "out")]
+    options = ["--energy-samples", "1", "--pictures", "1", "--output", str(tmp_path / "out")]
     assert main(["--checkpoint", str(checkpoint), "--cache", str(street_cache), *options]) == 0
     printed = capsys.readouterr().out
     for text in (
@@ -317,7 +317,7 @@ def test_a_protocol_whose_samples_were_not_kept_is_left_out(
     error = refusal(capsys, kept, cache, tmp_path, "--protocol", "all-boxes")
     assert f"split test: protocol all-boxes cannot be scored, {why}: expected protocol" in error
     assert not (tmp_path / "out").exists()
-    options = ["--energy_samples", "1", "--pictures", "1", "--output", str(tmp_path / "out")]
+    options = ["--energy-samples", "1", "--pictures", "1", "--output", str(tmp_path / "out")]
     assert main(["--checkpoint", str(kept), "--cache", str(cache), *options]) == 0
     printed = capsys.readouterr().out
     assert "prophesee           rvt\n" in printed

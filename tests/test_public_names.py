@@ -1,27 +1,44 @@
 """The names that others script against: each is called as it is promised to be, on tiny shapes."""
 
 import inspect
+import shutil
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from evaluation.compare import compare
+from evaluation.detect import open_split
+from evaluation.metrics import EvalConfig, run
 from gen1.coco import evaluate
 from gen1.dat import DatReader, write_dat
 from gen1.labels import read_boxes, write_boxes
 from gen1.protocol import PROTOCOLS, EvalProtocol
+from gen1.recordings import find_recordings, list_recordings, open_recording
 from gen1.spec import BOX, EVENT
+from gen1.survey import survey
 from models import build_model
-from models.authors import convert_state_dict, tensor_names
+from models.authors import FROZEN, convert_state_dict, tensor_names
+from models.authors.__main__ import convert_file
+from models.checkpoint import checkpoint_file, load_checkpoint, load_model, save_checkpoint
 from models.decode import decode, non_max_suppression
 from models.deploy import deploy
+from models.deploy.__main__ import deploy_file
 from models.ems.loss import AnchorLoss
 from models.ems.network import COCO_ANCHORS
 from models.energy import measure_energy
 from models.loss import DetectionLoss
 from models.neuron import ILIFNode
+from models.share import share
 from models.spike_driven import spike_driven
+from preprocessing.cache import open_cache, read_manifest
+from preprocessing.dataset import HistogramDataset
+from preprocessing.geometry import Geometry
 from preprocessing.histogram import event_histogram
+from preprocessing.verify import verify
+from streaming.detector import Detector
 
 
 def parameters_of(function) -> list[str]:
@@ -158,3 +175,68 @@ def test_anchor_based_networks_and_their_loss():
     losses = AnchorLoss(80, COCO_ANCHORS, image_size=640)(maps, targets)
     assert [*losses] == ["box", "obj", "cls"]
     assert all(loss.shape == () for loss in losses.values())
+
+
+@pytest.fixture(scope="module")
+def place(street_cache, tmp_path_factory):
+    """A directory of recordings, a cache, a run and the authors' file of the same weights."""
+    place = tmp_path_factory.mktemp("place")
+    for name in ("recordings", "cache"):
+        (place / name).symlink_to(street_cache.parent / name)
+    shutil.copy(street_cache.parent / "recordings/test/r0_td.dat", place / "a_td.dat")
+    model = build_model("spikeyolo-p", variant="gen1", time_steps=2, activation="relu")
+    settings = asdict(read_manifest(street_cache).settings)
+    meta = {"name": "spikeyolo-p", "histogram": settings, "input": "histogram"}
+    save_checkpoint(place / "run" / "best.pt", model.config, model.state_dict(), meta)
+    theirs = {theirs: model.state_dict()[ours] for ours, theirs in tensor_names(model).items()}
+    torch.save(theirs | FROZEN, place / "theirs.pt")
+    return place
+
+
+def evaluated(run_directory, cache, output):
+    options = {"batch_size": 4, "device": "cpu", "energy_samples": 1, "pictures": 0}
+    run(EvalConfig(run_directory, cache, output, split="val", **options))
+    return compare([output])
+
+
+def opened(path):
+    with open_recording(path) as reader:
+        return reader.n_events
+
+
+def split_of(cache):
+    model = build_model("spikeyolo-p", variant="gen1", time_steps=2)
+    return open_split(cache, "val", model.config, read_manifest(cache).settings, "histogram")
+
+
+#: Functions that take paths, each with files of `place`; one that ends in .new is written.
+TAKE_PATHS = [
+    (DatReader, "a_td.dat"),
+    (lambda path: write_dat(path, np.zeros(1, EVENT), 6, 8), "b.new"),
+    (read_boxes, "recordings/test/r0_bbox.npy"),
+    (lambda path: write_boxes(path, boxes_at(7)), "c.new"),
+    (list_recordings, "recordings"),
+    (find_recordings, "recordings"),
+    (opened, "a_td.dat"),
+    (survey, "recordings"),
+    (read_manifest, "cache"),
+    (lambda path: open_cache(path).close(), "cache/val/r0.h5"),
+    (lambda path: list(verify(path)), "cache"),
+    (lambda path: HistogramDataset(path, "val", Geometry(downsample=2)), "cache"),
+    (split_of, "cache"),
+    (checkpoint_file, "run"),
+    (load_checkpoint, "run/best.pt"),
+    (load_model, "run/best.pt"),
+    (share, "run", "small.new"),
+    (deploy_file, "run", "deployed.new"),
+    (convert_file, "theirs.pt", "ours.new"),
+    (Detector.load, "run"),
+    (evaluated, "run", "cache", "scored.new"),
+]
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+@pytest.mark.parametrize(("function", "names"), [(f, names) for f, *names in TAKE_PATHS])
+def test_paths_are_text_or_paths(function, names, kind, place):
+    function(*(kind(place / name) for name in names))
+    assert all((place / name).exists() for name in names)

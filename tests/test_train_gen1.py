@@ -174,7 +174,7 @@ def begun(config):
     return config
 
 
-FLAG = ", or --continue_changed true to go on so"
+FLAG = ", or --continue-changed to go on so"
 
 
 @pytest.mark.parametrize("allowed", [False, True])
@@ -203,7 +203,7 @@ def test_only_epochs_and_processes_may_change(asked, found, possible, allowed):
 
 def test_a_finished_run_goes_on_with_more_epochs_and_says_so(begun, capsys):
     longer = replace(begun, epochs=2)
-    with pytest.raises(ValueError, match=r"begun with epochs 1, not 2: .*--continue_changed true"):
+    with pytest.raises(ValueError, match=r"begun with epochs 1, not 2: .*--continue-changed"):
         train_gen1.run(longer)
     best = load_checkpoint(begun.output / "last.pt").training["best"]
     train_gen1.run(replace(longer, continue_changed=True))
@@ -345,7 +345,7 @@ def test_a_lone_damaged_checkpoint_is_named(config):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--no_such_setting", "1"], "no_such_setting"),
+        (["--no_such_setting", "1"], "--no-such-setting"),
         (["--epochs", "many"], "epochs"),
         (["--amp", "int3"], "amp"),
         (["--model.name", "yolo-9000"], "model is 'yolo-9000', expected one of spikeyolo-p"),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from preprocessing.ending import fail, leave
+from gen1.ending import fail, leave
 
 
 @dataclass
@@ -100,7 +100,7 @@ class Ranks:
             leave(code)
 
     def fail(self, error: BaseException) -> int:
-        """As `preprocessing.ending.fail`, but only the first process to fail says why."""
+        """As `gen1.ending.fail`, but only the first process to fail says why."""
         first = True
         if self.store is not None:
             self.ending.acquire()  # for good: this process ends

@@ -241,7 +241,7 @@ def changes(
     possible = {n for n, (old, new) in differing.items() if n in WORDS and (n != MORE or new > old)}
     if refused := {n: pair for n, pair in differing.items() if not allowed or n not in possible}:
         begun = "; ".join(f"{name} {old!r}, not {new!r}" for name, (old, new) in refused.items())
-        hint = ", or --continue_changed true to go on so" if differing.keys() == possible else ""
+        hint = ", or --continue-changed to go on so" if differing.keys() == possible else ""
         expected = f"give the same settings to continue, or another output{hint}"
         raise ValueError(f"{path}: begun with {begun}: {expected}")
     return ", ".join(WORDS[name].format(*pair) for name, pair in differing.items())
@@ -282,7 +282,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
     """A signal asked the run to stop; it has been saved."""
 
 

@@ -1,11 +1,11 @@
 """The command `python -m models.authors`: a published file as one of our checkpoints."""
 
-import argparse
-import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from gen1 import command
 from models import build_network
 from models.authors import convert_state_dict, infer_config
 from models.authors.files import read_authors_file
@@ -29,26 +29,34 @@ def authors_histogram(config: DetectorConfig) -> dict[str, object] | None:
 
 
 def convert_file(
-    path: str | Path,
+    checkpoint: str | Path,
     out: str | Path,
-    variant: str | None,
-    time_steps: int | None,
-    max_spikes: int | None,
+    variant: Literal["coco", "gen1"] | None = None,
+    time_steps: int | None = None,
+    max_spikes: int | None = None,
 ) -> str:
-    """Write the authors' file as our checkpoint; returns what was found, in one line."""
-    found = read_authors_file(path)
+    """Write the authors' file as our checkpoint; returns what was found, in one line.
+
+    Args:
+        checkpoint: Their .pt file, or a state_dict saved by torch.save.
+        out: File to write.
+        variant: Read off the tensors if not given.
+        time_steps: T it was trained with, else 1 for coco, 4 for gen1; EMS-YOLO: 4 and 5.
+        max_spikes: D it was trained with, else 4; EMS-YOLO: 1.
+    """
+    found = read_authors_file(checkpoint)
     try:
         config = infer_config(found.state, variant)
         given: dict[str, Any] = {"max_spikes": max_spikes, "time_steps": time_steps}
         config = replace(config, **{k: v for k, v in given.items() if v is not None})
         weights = convert_state_dict(found.state, config)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{checkpoint}: {error}") from None
     network = build_network(config)
     network.load_state_dict(weights)
     frames = "ternary" if isinstance(config, EMSConfig) else "authors"
     meta = {
-        "source": Path(path).name,
+        "source": Path(checkpoint).name,
         "histogram": authors_histogram(config),
         "input": frames if config.in_channels == 3 else "histogram",
     }
@@ -57,44 +65,23 @@ def convert_file(
     frozen = "" if isinstance(config, EMSConfig) else " with the 16 frozen ones"
     parameters += 16 if frozen else 0
     return (
-        f"{path}: {found.held_by}: {config.name}, variant {config.variant}, "
+        f"{checkpoint}: {found.held_by}: {config.name}, variant {config.variant}, "
         f"{config.num_classes} classes, {config.in_channels} input channels, "
         f"{parameters:,} parameters{frozen}; written to {out}"
     )
 
 
-def command_line() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m models.authors",
-        description="Turn a checkpoint of the SpikeYOLO or EMS-YOLO authors into one of ours. "
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = command.command_line(
+        "python -m models.authors",
+        "Turn a checkpoint of the SpikeYOLO or EMS-YOLO authors into one of ours.\n"
         "Nothing in their file is executed.",
+        convert_file,
     )
-    add = parser.add_argument
-    add("checkpoint", type=Path, help="their .pt file, or a state_dict saved by torch.save")
-    add("out", type=Path, help="file to write")
-    add("--variant", choices=("coco", "gen1"), help="default: read off the tensors")
-    add(
-        "--time-steps",
-        type=int,
-        help="T it was trained with (default: 1 for coco, 4 for gen1; EMS-YOLO: 4 and 5)",
-    )
-    add("--max-spikes", type=int, help="D it was trained with (default: 4; EMS-YOLO: 1)")
-    return parser
+    return command.run(parser, lambda **given: print(convert_file(**given)), argv)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    given = command_line().parse_args(arguments)
-    try:
-        print(
-            convert_file(
-                given.checkpoint, given.out, given.variant, given.time_steps, given.max_spikes
-            )
-        )
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
+enter = command.door(main)
 if __name__ == "__main__":
-    sys.exit(main())
+    enter()

@@ -1,14 +1,13 @@
 """The command `python -m models.deploy`: a trained checkpoint as a deployed one, proven equal."""
 
-import argparse
 import copy
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from gen1 import command
 from models.checkpoint import checkpoint_file, load_model, save_checkpoint
 from models.deploy import batch_norms, deploy
 from models.detector import DetectorNetwork
@@ -53,22 +52,27 @@ def layers_in_words(model: nn.Module) -> str:
     )
 
 
-def deploy_file(source: str | Path, target: str | Path) -> str:
+def deploy_file(checkpoint: str | Path, output: str | Path | None = None) -> str:
     """Write the deployed form of a trained checkpoint; returns what was done, line by line.
+
+    Args:
+        checkpoint: Checkpoint, or run directory (its best.pt).
+        output: File to write, deployed.pt beside the checkpoint if not given.
 
     Raises ValueError, writing nothing, for a checkpoint that is deployed already, for a target that
     would replace it and if the outputs do not agree.
     """
-    source, target = checkpoint_file(source), Path(target)
+    source = checkpoint_file(checkpoint)
+    target = Path(output) if output else source.with_name("deployed.pt")
     if target.exists() and target.samefile(source):
         raise ValueError(f"{target}: is the trained checkpoint itself, expected another --output")
-    model, checkpoint = load_model(source)
-    if checkpoint.kind != "trained":
+    model, trained = load_model(source)
+    if trained.kind != "trained":
         raise ValueError(f"{source}: is deployed already, expected a trained checkpoint")
     proven = prove_equal(model, source)
     deployed = deploy(model)
-    meta = {**checkpoint.meta, "deployed_from": source.name}
-    save_checkpoint(target, checkpoint.config, deployed.state_dict(), meta, kind="deployed")
+    meta = {**trained.meta, "deployed_from": source.name}
+    save_checkpoint(target, trained.config, deployed.state_dict(), meta, kind="deployed")
     read, _ = load_model(target)
     stored, largest = largest_difference(read, model)
     sizes = (f"{path.stat().st_size / 1e6:.1f} MB" for path in (source, target))
@@ -83,25 +87,16 @@ def deploy_file(source: str | Path, target: str | Path) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m models.deploy",
-        description="Fold batch norms and re-parameterised convolutions of a trained checkpoint: "
-        "one convolution with bias per synapse layer. eval_gen1.py and load_model read the result "
+    parser = command.command_line(
+        "python -m models.deploy",
+        "Fold batch norms and re-parameterised convolutions of a trained checkpoint: one\n"
+        "convolution with bias per synapse layer. eval_gen1.py and load_model read the result\n"
         "like any checkpoint; it cannot be trained on.",
+        deploy_file,
     )
-    parser.add_argument("checkpoint", type=Path, help="checkpoint, or run directory (its best.pt)")
-    parser.add_argument(
-        "--output", type=Path, help="file to write (default: deployed.pt beside the checkpoint)"
-    )
-    given = parser.parse_args(argv)
-    source = checkpoint_file(given.checkpoint)
-    try:
-        print(deploy_file(source, given.output or source.with_name("deployed.pt")))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return command.run(parser, lambda **given: print(deploy_file(**given)), argv)
 
 
+enter = command.door(main)
 if __name__ == "__main__":
-    sys.exit(main())
+    enter()

@@ -5,7 +5,7 @@ import torch
 from models import build_model
 from models.checkpoint import load_model, save_checkpoint
 from models.deploy import deploy
-from models.share import main
+from models.share.__main__ import main
 
 META = {"name": "spikeyolo-p", "seed": 3, "histogram": {"window_us": 250_000}}
 

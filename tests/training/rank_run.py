@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 import train_gen1  # noqa: E402
+from gen1.ending import leave  # noqa: E402
 
 
 def main() -> int:
@@ -43,4 +44,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    train_gen1.leave(main())
+    leave(main())

@@ -20,12 +20,12 @@ import eval_gen1
 import preprocessing.build
 import preprocessing.cluster
 import train_gen1
+from gen1.ending import sentence
 from models import build_model
 from models.checkpoint import load_checkpoint, save_checkpoint
 from preprocessing.__main__ import main as preprocess
 from preprocessing.cache import OutputError, writing
 from preprocessing.dataset import HistogramDataset, Loader
-from preprocessing.ending import sentence
 from preprocessing.geometry import Geometry
 from train_gen1 import Trainer
 
@@ -38,8 +38,8 @@ OTHERS = ("ERROR: Unexpected bus error encountered in worker.", "warning:")
 @pytest.fixture
 def training(small_cache, tmp_path):
     """Arguments of train_gen1.py; the run's directory is tmp_path / "run"."""
-    options = f"--cache {small_cache} --output {tmp_path / 'run'} --workers 2 --batch_size 4"
-    options += " --model.name spikeyolo-p --model.time_steps 2 --pictures 0 --eval_every 99"
+    options = f"--cache {small_cache} --output {tmp_path / 'run'} --workers 2 --batch-size 4"
+    options += " --model.name spikeyolo-p --model.time-steps 2 --pictures 0 --eval-every 99"
     return [*options.split(), "--epochs", "3"]
 
 
@@ -52,7 +52,7 @@ def evaluation(small_cache, tmp_path):
     meta = {"name": "spikeyolo-p", "histogram": histogram, "input": "histogram"}
     save_checkpoint(tmp_path / "x.pt", network.config, network.state_dict(), meta)
     options = f"--checkpoint {tmp_path / 'x.pt'} --cache {small_cache} --output {tmp_path / 'out'}"
-    return [*options.split(), "--workers", "2", "--batch_size", "2"]
+    return [*options.split(), "--workers", "2", "--batch-size", "2"]
 
 
 def ended(main, arguments, capsys):
@@ -185,7 +185,7 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint(
     training, small_disk, monkeypatch, capfd, eval_every, room_bytes, where
 ):
     output = small_disk / "run"
-    training += ["--output", str(output), "--eval_every", eval_every, "--workers", "0"]
+    training += ["--output", str(output), "--eval-every", eval_every, "--workers", "0"]
     train_epoch = Trainer.train_epoch
 
     def fill(trainer):

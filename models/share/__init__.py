@@ -4,9 +4,6 @@ What continuing the run needs is left out and weights of convolutions are rounde
 norms, configuration and provenance stay as they are. `load_model` reads it like any other.
 """
 
-import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,8 +21,8 @@ def rounded(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return halves
 
 
-def share(source: str | Path, target: str | Path) -> None:
-    """Write the small copy of a checkpoint, or of a run's best.pt.
+def share(source: str | Path, target: str | Path) -> str:
+    """Write the small copy of a checkpoint, or of a run's best.pt; says how large it is.
 
     Raises ValueError for a file that is none and for a target that would replace it.
     """
@@ -34,22 +31,4 @@ def share(source: str | Path, target: str | Path) -> None:
     if target.exists() and target.samefile(source):
         raise ValueError(f"{target}: is the checkpoint itself, expected another --output")
     save_checkpoint(target, config, rounded(weights), meta, kind=kind)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m models.share", description=__doc__)
-    parser.add_argument("source", type=Path, help="checkpoint, or run directory (its best.pt)")
-    parser.add_argument("--output", type=Path, required=True, help="file to write")
-    options = parser.parse_args(argv)
-    try:
-        share(options.source, options.output)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{options.output}: {options.output.stat().st_size / 1e6:.1f} MB")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return f"{target}: {target.stat().st_size / 1e6:.1f} MB"
