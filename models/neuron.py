@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from spikingjelly.activation_based import base, functional, surrogate
 from torch import Tensor, nn
 
@@ -103,7 +104,7 @@ class ILIFNode(base.MemoryModule):
 
     def __init__(
         self,
-        max_spikes: int = 4,
+        max_spikes: float = 4,
         decay: float = 0.25,
         input_scale: float = 1.0,
         detach_reset: bool | None = None,
@@ -133,7 +134,7 @@ class ILIFNode(base.MemoryModule):
     def levels(self) -> int:
         return self.max_spikes
 
-    def multi_step_forward(self, x: Tensor) -> Tensor:
+    def multi_step_forward(self, x: Float[Tensor, " T *n"]) -> Float[Tensor, " T *n"]:
         self._check_state(x)
         backend = self._backend_for(x)
         if backend == "cupy":
@@ -174,11 +175,15 @@ class ILIFNode(base.MemoryModule):
             return torch.zeros_like(x[0], dtype=torch.promote_types(x.dtype, torch.float32))
         return self.v
 
-    def _torch(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def _torch(
+        self, x: Float[Tensor, " T *n"], v: Float[Tensor, "*n"]
+    ) -> tuple[Float[Tensor, " T *n"], Float[Tensor, "*n"]]:
         settings = (self.max_spikes, self.decay, self.input_scale, self.detach_reset)
         return ILIFFunction.apply(x, v, *settings, self.spike_value)
 
-    def _spikingjelly(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def _spikingjelly(
+        self, x: Float[Tensor, " T *n"], v: Float[Tensor, "*n"]
+    ) -> tuple[Float[Tensor, " T *n"], Float[Tensor, "*n"]]:
         spikes, v, _ = functional.ilif_multi_step(
             x if self.input_scale == 1 else x * self.input_scale,
             v,

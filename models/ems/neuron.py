@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from spikingjelly.activation_based import base
 from torch import Tensor
 
@@ -62,7 +63,9 @@ class LIFNode(ILIFNode):
             raise ValueError(f"backend is {backend!r}, the binary LIF has one of {known}")
         super().__init__(1, decay, backend=backend)
 
-    def _torch(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def _torch(
+        self, x: Float[Tensor, " T *n"], v: Float[Tensor, "*n"]
+    ) -> tuple[Float[Tensor, " T *n"], Float[Tensor, "*n"]]:
         return LIFFunction.apply(x, v, self.decay)
 
     def extra_repr(self) -> str:
@@ -93,7 +96,7 @@ class LeakySiLU(base.MemoryModule):
         self.keep_state, self.step_mode = True, "m"
         self.register_memory("v", None)
 
-    def multi_step_forward(self, x: Tensor) -> Tensor:
+    def multi_step_forward(self, x: Float[Tensor, " T *n"]) -> Float[Tensor, " T *n"]:
         steps, v = [], self.v
         for u in x:
             if v is not None:
