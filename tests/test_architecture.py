@@ -54,7 +54,7 @@ def imports(path: Path, when_loaded: bool = False) -> set[str]:
 
 
 def room_of(module: str) -> str:
-    return module.split(".")[0]
+    return module.split(".", maxsplit=1)[0]
 
 
 def is_in(module: str, packages: tuple[str, ...]) -> bool:

@@ -148,7 +148,7 @@ def unbalanced_tags(page):
     opened, wrong = [], []
 
     class Reader(HTMLParser):
-        def handle_starttag(self, tag, attrs):
+        def handle_starttag(self, tag, _attrs):
             if tag not in ("meta", "img"):
                 opened.append(tag)
 
@@ -216,7 +216,7 @@ def test_boxes_return_to_sensor_pixels():
     assert (box["class_id"], box["class_confidence"]) == (1, 0.5)
 
 
-def test_the_table_is_printed(evaluated, checkpoint, street_cache, tmp_path, capsys):
+def test_the_table_is_printed(checkpoint, street_cache, tmp_path, capsys):
     options = ["--energy_samples", "1", "--pictures", "1", "--output", str(tmp_path / "out")]
     assert main(["--checkpoint", str(checkpoint), "--cache", str(street_cache), *options]) == 0
     printed = capsys.readouterr().out

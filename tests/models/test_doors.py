@@ -54,7 +54,8 @@ def test_paths_may_be_text(tmp_path):
     assert checkpoint_file(run) == tmp_path / "run" / "best.pt"
     share(run, small)
     assert "batch norms" in deploy_file(run, deployed)
-    assert load_checkpoint(small).kind == "trained" and load_model(deployed)[1].kind == "deployed"
+    assert load_checkpoint(small).kind == "trained"
+    assert load_model(deployed)[1].kind == "deployed"
     names = tensor_names(model)
     theirs = {names[name]: tensor for name, tensor in model.state_dict().items()}
     theirs["model.26.dfl.conv.weight"] = torch.arange(16.0).view(1, 16, 1, 1)
