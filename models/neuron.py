@@ -51,7 +51,16 @@ class ILIFFunction(torch.autograd.Function):
     """Multi-step I-LIF that keeps only the surrogate window, one bool per element and step."""
 
     @staticmethod
-    def forward(ctx, x, v, max_spikes, decay, input_scale, detach_reset, spike_value=1.0):
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        v: Tensor,
+        max_spikes: int,
+        decay: float,
+        input_scale: float,
+        detach_reset: bool,
+        spike_value: float = 1.0,
+    ) -> tuple[Tensor, Tensor]:
         window = torch.empty_like(x, dtype=torch.bool)
         spikes = torch.empty_like(x)
         for t in range(x.shape[0]):
@@ -69,7 +78,9 @@ class ILIFFunction(torch.autograd.Function):
         return spikes, v
 
     @staticmethod
-    def backward(ctx, grad_spikes, grad_v):
+    def backward(
+        ctx: Any, grad_spikes: Tensor | None, grad_v: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         (window,) = ctx.saved_tensors
         if grad_spikes is None:
             grad_spikes = torch.zeros(window.shape, dtype=ctx.state_dtype, device=window.device)

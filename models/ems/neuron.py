@@ -1,5 +1,7 @@
 """The neurons of EMS-YOLO: binary, leaky, with a hard reset; and the same with SiLU for spikes."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -15,7 +17,7 @@ class LIFFunction(torch.autograd.Function):
     """Multi-step LIF that keeps two bools per element and step: the window and the spikes."""
 
     @staticmethod
-    def forward(ctx, x, v, decay):
+    def forward(ctx: Any, x: Tensor, v: Tensor, decay: float) -> tuple[Tensor, Tensor]:
         window = torch.empty_like(x, dtype=torch.bool)
         fired = torch.empty_like(x, dtype=torch.bool)
         for t in range(x.shape[0]):
@@ -29,7 +31,9 @@ class LIFFunction(torch.autograd.Function):
         return fired.to(x.dtype), v
 
     @staticmethod
-    def backward(ctx, grad_spikes, grad_v):
+    def backward(
+        ctx: Any, grad_spikes: Tensor | None, grad_v: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         window, fired = ctx.saved_tensors
         if grad_spikes is None:
             grad_spikes = torch.zeros(window.shape, dtype=ctx.state_dtype, device=window.device)
