@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo baselines rivals test lint bench bench-gpu clean
+.PHONY: demo baselines rivals test test-slow test-all lint bench bench-gpu clean
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed; %s is %s. Try: make PYTHON=python3.12" % (sys.executable, sys.version.split()[0])) if sys.version_info < (3, 11) else 0'
@@ -47,10 +47,16 @@ $(BASE)/%/test/metrics.json: $(BASE)/cache/manifest.json configs/synthetic.yaml
 	$(BIN)/python eval_gen1.py --checkpoint $(BASE)/$* --cache $(BASE)/cache --output $(BASE)/$*/test
 
 # --- for developers -----------------------------------------------------------------------------
-# Tests work on little: threads would only wait for each other, the worse the busier the machine.
-test: export OMP_NUM_THREADS = 1
+# Tests work on little: a process a core, of one thread; more would only wait for each other.
+test test-slow test-all: export OMP_NUM_THREADS = 1
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto -m 'not gpu and not slow'
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -n auto -m 'slow and not gpu'
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -n auto
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from models.boxes import complete_iou
@@ -19,10 +20,10 @@ class Assignment(NamedTuple):
     """Per image and anchor: `foreground` bool [B, A], the index of its object `gt` [B, A],
     that object's box `boxes_xyxy` [B, A, 4] and soft class targets `scores` [B, A, nc]."""
 
-    foreground: Tensor
-    gt: Tensor
-    boxes_xyxy: Tensor
-    scores: Tensor
+    foreground: Bool[Tensor, "B A"]
+    gt: Int[Tensor, "B A"]
+    boxes_xyxy: Float[Tensor, "B A 4"]
+    scores: Float[Tensor, "B A nc"]
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,12 @@ class TaskAlignedAssigner:
     @torch.no_grad()
     def __call__(
         self,
-        scores: Tensor,
-        boxes_xyxy: Tensor,
-        points: Tensor,
-        gt_labels: Tensor,
-        gt_xyxy: Tensor,
-        gt_valid: Tensor,
+        scores: Float[Tensor, "B A nc"],
+        boxes_xyxy: Float[Tensor, "B A 4"],
+        points: Float[Tensor, "A 2"],
+        gt_labels: Int[Tensor, "B N"],
+        gt_xyxy: Float[Tensor, "B N 4"],
+        gt_valid: Bool[Tensor, "B N"],
     ) -> Assignment:
         """Assign N padded objects per image to A anchors; boxes and points in px.
 
@@ -83,19 +84,23 @@ class TaskAlignedAssigner:
         boxes = gt_xyxy.gather(1, gt[..., None].expand(B, A, 4))
         return Assignment(foreground, gt, boxes, one_hot * weight[..., None])
 
-    def _best_anchors(self, metric: Tensor) -> Tensor:
+    def _best_anchors(self, metric: Float[Tensor, "B N A"]) -> Bool[Tensor, "B N A"]:
         """The topk anchors of each object, [B, N, A] bool."""
         best = metric.topk(min(self.topk, metric.shape[-1]), dim=-1).indices
         return torch.zeros_like(metric, dtype=torch.bool).scatter_(-1, best, True)
 
 
-def anchors_inside(points: Tensor, gt_xyxy: Tensor) -> Tensor:
+def anchors_inside(
+    points: Float[Tensor, "A 2"], gt_xyxy: Float[Tensor, "B N 4"]
+) -> Bool[Tensor, "B N A"]:
     """Is the anchor point [A, 2] inside the box [B, N, 4]? -> bool [B, N, A]."""
     left_top, right_bottom = gt_xyxy[:, :, None].chunk(2, dim=-1)
     return torch.cat((points - left_top, right_bottom - points), dim=-1).amin(-1) > EPS
 
 
-def resolve_conflicts(chosen: Tensor, overlap: Tensor) -> Tensor:
+def resolve_conflicts(
+    chosen: Bool[Tensor, "B N A"], overlap: Float[Tensor, "B N A"]
+) -> Bool[Tensor, "B N A"]:
     """An anchor wanted by several objects goes to the one it overlaps most, of all objects."""
     contested = chosen.sum(1, keepdim=True) > 1
     closest = torch.zeros_like(chosen).scatter_(1, overlap.argmax(1, keepdim=True), True)

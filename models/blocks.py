@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -18,7 +19,7 @@ NeuronFactory = Callable[[], nn.Module]
 Norm = Callable[[int], nn.BatchNorm2d]
 
 
-def per_step(x: Tensor, *modules: nn.Module) -> Tensor:
+def per_step(x: Float[Tensor, "T B _ _ _"], *modules: nn.Module) -> Float[Tensor, "T B _ _ _"]:
     """Run `modules`, which know [N, C, H, W], in turn on every step of x [T, B, C, H, W]."""
     steps, x = x.shape[:2], x.flatten(0, 1)
     for module in modules:
@@ -46,7 +47,8 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
 
 def scale_and_shift(bn: _BatchNorm) -> tuple[Tensor, Tensor]:
     """Batch norm at inference as x * scale + shift, [C] each."""
-    assert bn.running_mean is not None and bn.running_var is not None
+    assert bn.running_mean is not None
+    assert bn.running_var is not None
     scale = bn.weight / torch.sqrt(bn.running_var + bn.eps)
     return scale, bn.bias - bn.running_mean * scale
 
@@ -128,7 +130,7 @@ class BNAndPad(nn.Module):
         """The value of each channel's border, [C]."""
         return scale_and_shift(self.bn)[1].detach()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H+2 W+2"]:
         x = self.bn(x)
         N, C, H, W = x.shape
         padded = self.border().to(x.dtype).view(1, C, 1, 1).repeat(N, 1, H + 2, W + 2)
@@ -150,7 +152,7 @@ class RepConv(nn.Module):
         self.pointwise_out = pointwise(in_channels, out_channels)
         self.bn = batch_norm(out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "N _ H W"]) -> Float[Tensor, "N _ H W"]:
         x = self.bn_pad(self.pointwise_in(x))
         return self.bn(self.pointwise_out(self.depthwise(x)))
 
@@ -173,7 +175,7 @@ class SepRepConv(nn.Module):
         self.pointwise = pointwise(in_channels, out_channels)
         self.depthwise = depthwise(out_channels, 3, padding=0)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "N _ H W"]) -> Float[Tensor, "N _ H W"]:
         return self.depthwise(self.pointwise(self.bn_pad(x)))
 
     def affine(self) -> Affine:
@@ -219,7 +221,7 @@ class AllConvBlock(nn.Module):
         self.conv1 = SpikeConv(neuron, channels, hidden, 3)
         self.conv2 = SpikeConv(neuron, hidden, channels, 3)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B C H W"]:
         x = x + self.mixer(x)
         return x + self.conv2(self.conv1(x))
 
@@ -240,7 +242,7 @@ class ConvBlock(nn.Module):
         self.conv2 = RepConv(hidden, channels)
         self.bn2 = batch_norm(channels)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B C H W"]:
         x = x + self.mixer(x)
         hidden = per_step(self.neuron1(x), self.conv1, self.bn1)
         return x + per_step(self.neuron2(hidden), self.conv2, self.bn2)
@@ -256,7 +258,7 @@ class SPPF(nn.Module):
         self.pool = nn.MaxPool2d(5, stride=1, padding=2)
         self.conv2 = SpikeConv(neuron, hidden * 4, out_channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "T B _ H W"]) -> Float[Tensor, "T B _ H W"]:
         maps = [self.conv1(x)]
         for _ in range(3):
             maps.append(per_step(maps[-1], self.pool))

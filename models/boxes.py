@@ -3,12 +3,15 @@
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 EPS = 1e-7
 
 
-def complete_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
+def complete_iou(
+    a_xyxy: Float[Tensor, "*#n 4"], b_xyxy: Float[Tensor, "*#n 4"]
+) -> Float[Tensor, "*#n"]:
     """CIoU of boxes [..., 4] in any one unit, broadcast against each other -> [...].
 
     IoU less the normalised centre distance less an aspect term, whose weight carries no

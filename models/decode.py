@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 REG_MAX = 16
@@ -25,7 +26,9 @@ class DetectConfig:
     max_detections: int = 300
 
 
-def anchor_points(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+def anchor_points(
+    maps: list[Float[Tensor, "B C _ _"]],
+) -> tuple[Float[Tensor, "A 2"], Float[Tensor, "A 1"]]:
     """Cell centres of maps [B, C, H/s, W/s]: points [A, 2] (x, y) in cells, strides [A, 1] in px.
 
     Anchors are ordered stride 8, 16, 32, row-major.
@@ -42,26 +45,32 @@ def anchor_points(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.cat(points), torch.cat(strides)
 
 
-def flatten_maps(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+def flatten_maps(
+    maps: list[Float[Tensor, "B C _ _"]],
+) -> tuple[Float[Tensor, "B A 4 16"], Float[Tensor, "B A nc"]]:
     """Raw maps [B, 64 + nc, H/s, W/s] -> side logits [B, A, 4, 16] and class logits [B, A, nc]."""
     flat = torch.cat([m.flatten(2) for m in maps], dim=2).transpose(1, 2)
     sides, classes = flat.split((4 * REG_MAX, flat.shape[-1] - 4 * REG_MAX), dim=-1)
     return sides.unflatten(-1, (4, REG_MAX)), classes
 
 
-def expected_distances(side_logits: Tensor) -> Tensor:
+def expected_distances(side_logits: Float[Tensor, "*n 4 16"]) -> Float[Tensor, "*n 4"]:
     """Mean of the distribution over 0..15 cells: [..., 4, 16] -> [..., 4] in cells."""
     bins = torch.arange(REG_MAX, device=side_logits.device, dtype=side_logits.dtype)
     return side_logits.softmax(-1) @ bins
 
 
-def distances_to_boxes(distances: Tensor, points: Tensor) -> Tensor:
+def distances_to_boxes(
+    distances: Float[Tensor, "*n A 4"], points: Float[Tensor, "A 2"]
+) -> Float[Tensor, "*n A 4"]:
     """Left, top, right, bottom distances [..., A, 4] from points [A, 2] -> x1 y1 x2 y2."""
     left_top, right_bottom = distances.chunk(2, dim=-1)
     return torch.cat((points - left_top, points + right_bottom), dim=-1)
 
 
-def decode(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+def decode(
+    maps: list[Float[Tensor, "B C _ _"]],
+) -> tuple[Float[Tensor, "B A 4"], Float[Tensor, "B A nc"]]:
     """Raw maps [B, 64 + nc, H/s, W/s], s = 8, 16, 32 -> boxes and scores of every anchor.
 
     Returns boxes_xyxy [B, A, 4] in network px and scores [B, A, nc] in [0, 1]; anchors are
@@ -74,15 +83,15 @@ def decode(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def non_max_suppression(
-    boxes_xyxy: Tensor,
-    scores: Tensor,
+    boxes_xyxy: Float[Tensor, "B A 4"],
+    scores: Float[Tensor, "B A nc"],
     score_threshold: float = 0.001,
     iou_threshold: float = 0.7,
     max_detections: int = 300,
     multi_label: bool = True,
     class_agnostic: bool = False,
     max_candidates: int = 30_000,
-) -> list[Tensor]:
+) -> list[Float[Tensor, "n 6"]]:
     """Greedy suppression within each class: the best box removes those of IoU > iou_threshold.
 
     boxes_xyxy: [B, A, 4] px; scores: [B, A, nc]. `multi_label` lets one anchor report several
@@ -101,7 +110,12 @@ def non_max_suppression(
     ]
 
 
-def _candidates(boxes: Tensor, scores: Tensor, score_threshold: float, multi_label: bool) -> Tensor:
+def _candidates(
+    boxes: Float[Tensor, "A 4"],
+    scores: Float[Tensor, "A nc"],
+    score_threshold: float,
+    multi_label: bool,
+) -> Float[Tensor, "n 6"]:
     """Rows x1 y1 x2 y2 score class above the threshold, best first."""
     if multi_label:
         anchor, label = (scores > score_threshold).nonzero(as_tuple=True)
@@ -115,8 +129,8 @@ def _candidates(boxes: Tensor, scores: Tensor, score_threshold: float, multi_lab
 
 
 def _suppress(
-    rows: Tensor, iou_threshold: float, max_detections: int, class_agnostic: bool
-) -> Tensor:
+    rows: Float[Tensor, "n 6"], iou_threshold: float, max_detections: int, class_agnostic: bool
+) -> Float[Tensor, "kept 6"]:
     """Keep the best row, drop what it covers, repeat; rows are sorted best first."""
     kept = rows[:0]
     for chunk in rows.split(SUPPRESSED_AT_ONCE):
@@ -133,7 +147,12 @@ def _suppress(
     return kept
 
 
-def _covers(rows: Tensor, others: Tensor, iou_threshold: float, class_agnostic: bool) -> Tensor:
+def _covers(
+    rows: Float[Tensor, "n 6"],
+    others: Float[Tensor, "m 6"],
+    iou_threshold: float,
+    class_agnostic: bool,
+) -> Bool[Tensor, "n m"]:
     """Does a row [n, 6] overlap another [m, 6] (of its class) by more than the threshold? [n, m]"""
     a, b = rows[:, None], others[None]
     size = torch.minimum(a[..., 2:4], b[..., 2:4]) - torch.maximum(a[..., :2], b[..., :2])

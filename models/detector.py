@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
+from jaxtyping import Float
 from spikingjelly.activation_based import base, functional
 from torch import Tensor, nn
 
@@ -86,13 +87,16 @@ class DetectorConfig:
         return self.bins_per_step if self.is_spiking else self.time_steps
 
 
+@runtime_checkable
 class Criterion(Protocol):
     """The losses of raw maps against targets [M, 6], by name, weighed, per image."""
 
     @property
     def gains(self) -> Any: ...
 
-    def __call__(self, maps: list[Tensor], targets: Tensor) -> dict[str, Tensor]: ...
+    def __call__(
+        self, maps: list[Float[Tensor, "B _ _ _"]], targets: Float[Tensor, "M 6"]
+    ) -> dict[str, Float[Tensor, ""]]: ...
 
 
 class DetectorNetwork(nn.Module):
@@ -111,7 +115,9 @@ class DetectorNetwork(nn.Module):
         self.config = config
         self._carry_state = False
 
-    def decode(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def decode(
+        self, maps: list[Float[Tensor, "B C _ _"]]
+    ) -> tuple[Float[Tensor, "B A 4"], Float[Tensor, "B A nc"]]:
         """Raw maps -> boxes_xyxy [B, A, 4] in network px and scores [B, A, nc] in [0, 1]."""
         raise NotImplementedError
 
@@ -143,14 +149,14 @@ class DetectorNetwork(nn.Module):
         """Channels of the first convolution."""
         return self.config.in_channels * self.config.bins_together
 
-    def _start(self, x: Tensor) -> Tensor:
+    def _start(self, x: Tensor) -> Float[Tensor, "T B C H W"]:
         """The checked input as the first layer reads it; neurons at rest."""
         x = self._checked(x)
         if not self.carry_state:
             functional.reset_net(self)
         return x
 
-    def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
+    def _run(self, stage: nn.Module, x: Float[Tensor, "T B _ _ _"]) -> Float[Tensor, "T B _ _ _"]:
         """stage(x); with `checkpoint_stages` block by block, keeping only what lies between."""
         if not self.config.checkpoint_stages or self.carry_state:
             return stage(x)
@@ -158,7 +164,7 @@ class DetectorNetwork(nn.Module):
             x = recomputed(block, x)
         return x
 
-    def _checked(self, x: Tensor) -> Tensor:
+    def _checked(self, x: Tensor) -> Float[Tensor, "T B C H W"]:
         config = self.config
         if x.dim() != 5 or x.shape[2] != config.in_channels:
             raise ValueError(
@@ -213,7 +219,7 @@ class Upsample(nn.Module):
         super().__init__()
         self.nearest = nn.Upsample(scale_factor=2, mode="nearest")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B C 2*H 2*W"]:
         return per_step(x, self.nearest)
 
 

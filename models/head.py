@@ -3,6 +3,7 @@
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.blocks import NeuronFactory, SpikeConv
@@ -41,7 +42,7 @@ class Detect(nn.Module):
             nn.init.constant_(box.get_parameter("2.conv.bias"), 1.0)
             nn.init.constant_(cls.get_parameter("2.conv.bias"), class_bias)
 
-    def forward(self, features: list[Tensor]) -> list[Tensor]:
+    def forward(self, features: list[Float[Tensor, "T B _ _ _"]]) -> list[Float[Tensor, "B _ _ _"]]:
         return [
             torch.cat([box(x), cls(x)], dim=2).mean(0)
             for x, box, cls in zip(features, self.box, self.cls, strict=True)

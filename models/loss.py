@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from models.assign import Assignment, TaskAlignedAssigner
@@ -59,7 +60,9 @@ class DetectionLoss(nn.Module):
         self.gains = gains
         self.assigner = assigner
 
-    def forward(self, maps: list[Tensor], targets: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, maps: list[Float[Tensor, "B _ _ _"]], targets: Tensor
+    ) -> dict[str, Float[Tensor, ""]]:
         B = maps[0].shape[0]
         points, strides = anchor_points(maps)
         side_logits, class_logits = flatten_maps(maps)
@@ -99,12 +102,12 @@ class DetectionLoss(nn.Module):
 
     def _box_terms(
         self,
-        side_logits: Tensor,
-        boxes: Tensor,
-        points: Tensor,
-        strides: Tensor,
+        side_logits: Float[Tensor, "B A 4 16"],
+        boxes: Float[Tensor, "B A 4"],
+        points: Float[Tensor, "A 2"],
+        strides: Float[Tensor, "A 1"],
         assigned: Assignment,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """CIoU and distribution focal loss of the foreground anchors, weighted, summed."""
         foreground = assigned.foreground
         weight = assigned.scores.sum(-1)[foreground]
@@ -117,7 +120,9 @@ class DetectionLoss(nn.Module):
         dfl = distribution_focal_loss(side_logits[foreground], distances[foreground])
         return box, (dfl * weight).sum()
 
-    def _padded(self, targets: Tensor, B: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    def _padded(
+        self, targets: Tensor, B: int, dtype: torch.dtype
+    ) -> tuple[Int[Tensor, "{B} N"], Float[Tensor, "{B} N 4"], Bool[Tensor, "{B} N"]]:
         """Rows [M, 6] -> labels [B, N], boxes [B, N, 4], validity [B, N]; N: the largest count."""
         check_targets(targets, B, self.num_classes)
         image, label = targets[:, 0].long(), targets[:, 1].long()
@@ -145,7 +150,9 @@ def check_targets(targets: Tensor, B: int, num_classes: int) -> None:
             raise ValueError(f"targets name {name} outside 0..{bound - 1}")
 
 
-def distribution_focal_loss(side_logits: Tensor, distances: Tensor) -> Tensor:
+def distribution_focal_loss(
+    side_logits: Float[Tensor, "n 4 16"], distances: Float[Tensor, "n 4"]
+) -> Float[Tensor, " n"]:
     """Cross entropy to the two bins around each side: [n, 4, 16], [n, 4] in cells -> mean [n]."""
     distances = distances.clamp(0, REG_MAX - 1 - 0.01)
     lower = distances.long()

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from spikingjelly.activation_based import base, functional, surrogate
 from torch import Tensor, nn
 
@@ -51,7 +52,16 @@ class ILIFFunction(torch.autograd.Function):
     """Multi-step I-LIF that keeps only the surrogate window, one bool per element and step."""
 
     @staticmethod
-    def forward(ctx, x, v, max_spikes, decay, input_scale, detach_reset, spike_value=1.0):
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        v: Tensor,
+        max_spikes: int,
+        decay: float,
+        input_scale: float,
+        detach_reset: bool,
+        spike_value: float = 1.0,
+    ) -> tuple[Tensor, Tensor]:
         window = torch.empty_like(x, dtype=torch.bool)
         spikes = torch.empty_like(x)
         for t in range(x.shape[0]):
@@ -69,7 +79,9 @@ class ILIFFunction(torch.autograd.Function):
         return spikes, v
 
     @staticmethod
-    def backward(ctx, grad_spikes, grad_v):
+    def backward(
+        ctx: Any, grad_spikes: Tensor | None, grad_v: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         (window,) = ctx.saved_tensors
         if grad_spikes is None:
             grad_spikes = torch.zeros(window.shape, dtype=ctx.state_dtype, device=window.device)
@@ -104,7 +116,7 @@ class ILIFNode(base.MemoryModule):
 
     def __init__(
         self,
-        max_spikes: int = 4,
+        max_spikes: float = 4,
         decay: float = 0.25,
         input_scale: float = 1.0,
         detach_reset: bool | None = None,
@@ -134,7 +146,7 @@ class ILIFNode(base.MemoryModule):
     def levels(self) -> int:
         return self.max_spikes
 
-    def multi_step_forward(self, x: Tensor) -> Tensor:
+    def multi_step_forward(self, x: Float[Tensor, " T *n"]) -> Float[Tensor, " T *n"]:
         self._check_state(x)
         backend = self._backend_for(x)
         if backend == "cupy":
@@ -175,11 +187,15 @@ class ILIFNode(base.MemoryModule):
             return torch.zeros_like(x[0], dtype=torch.promote_types(x.dtype, torch.float32))
         return self.v
 
-    def _torch(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def _torch(
+        self, x: Float[Tensor, " T *n"], v: Float[Tensor, "*n"]
+    ) -> tuple[Float[Tensor, " T *n"], Float[Tensor, "*n"]]:
         settings = (self.max_spikes, self.decay, self.input_scale, self.detach_reset)
         return ILIFFunction.apply(x, v, *settings, self.spike_value)
 
-    def _spikingjelly(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def _spikingjelly(
+        self, x: Float[Tensor, " T *n"], v: Float[Tensor, "*n"]
+    ) -> tuple[Float[Tensor, " T *n"], Float[Tensor, "*n"]]:
         spikes, v, _ = functional.ilif_multi_step(
             x if self.input_scale == 1 else x * self.input_scale,
             v,

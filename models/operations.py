@@ -143,11 +143,11 @@ def count_operations(
     layers: dict[str, _Layer] = {}
     handles = []
 
-    def fired(neuron: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def fired(neuron: Any, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         latest[:] = [(output, neuron)]
 
     def watch(layer: _Layer):  # type: ignore[no-untyped-def]
-        def convolved(conv: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        def convolved(_conv: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             (x,) = inputs
             storage = x.untyped_storage().data_ptr()
             read = [n for spikes, n in latest if spikes.untyped_storage().data_ptr() == storage]

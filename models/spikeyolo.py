@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.blocks import SPPF, AllConvBlock, ConvBlock, Downsample, SpikeConv
@@ -125,7 +126,9 @@ class SpikeYOLO(DetectorNetwork):
         self.head = Detect(neuron, (c2, c2 + c2, c3 + c3), config.num_classes)
         self.carry_state = False
 
-    def decode(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def decode(
+        self, maps: list[Float[Tensor, "B C _ _"]]
+    ) -> tuple[Float[Tensor, "B A 4"], Float[Tensor, "B A nc"]]:
         return decode(maps)
 
     def criterion(
@@ -136,7 +139,7 @@ class SpikeYOLO(DetectorNetwork):
         gains_of_all = published_but(LossGains(), gains)
         return DetectionLoss(self.config.num_classes, gains_of_all, sum_over_ranks=sum_over_ranks)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor) -> list[Float[Tensor, "B _ _ _"]]:
         x = self.down1(self._start(x))
         if self.repeats > 1:
             x = x.repeat_interleave(self.repeats, dim=0)  # the stem runs once per step

@@ -1,11 +1,21 @@
 """Fixtures every room's tests share."""
 
 import shutil
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from jaxtyping import install_import_hook
+
+#: Whose shapes are checked at every call while tests run. An int is a float, as for mypy.
+CHECKED = ("assign", "blocks", "boxes", "decode", "detector", "head", "loss", "neuron", "spikeyolo")
+install_import_hook(
+    [f"models.{name}" for name in (*CHECKED, "ems.head", "ems.loss")],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
 
 from gen1.dat import write_dat
 from gen1.labels import read_boxes, write_boxes
@@ -20,7 +30,8 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 @pytest.fixture(scope="session")
 def golden():
     """golden("gen1/fx_dat.npz") -> the open npz file of figures computed elsewhere."""
-    return lambda name: np.load(GOLDEN / name, allow_pickle=False)
+    with ExitStack() as files:
+        yield cache(lambda name: files.enter_context(np.load(GOLDEN / name, allow_pickle=False)))
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,8 @@ RINGS = ("models.kernels", "models.ems", "models.authors")
 def modules() -> dict[str, Path]:
     """Dotted name -> file, of every room and script."""
     packages = [ROOT / room for room in MAY_IMPORT if (ROOT / room).is_dir()]
-    files = [file for package in packages for file in package.rglob("*.py")]
-    files += [ROOT / f"{script}.py" for script in SCRIPTS]
+    files = [file for package in packages for file in sorted(package.rglob("*.py"))]
+    files += [ROOT / f"{script}.py" for script in sorted(SCRIPTS)]
     names = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files]
     return {name.removesuffix(".__init__"): file for name, file in zip(names, files, strict=True)}
 
@@ -54,7 +54,7 @@ def imports(path: Path, when_loaded: bool = False) -> set[str]:
 
 
 def room_of(module: str) -> str:
-    return module.split(".")[0]
+    return module.split(".", maxsplit=1)[0]
 
 
 def is_in(module: str, packages: tuple[str, ...]) -> bool:

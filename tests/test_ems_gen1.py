@@ -24,7 +24,7 @@ def trained(small_cache, tmp_path_factory):
 
 def test_a_run_logs_the_parts_of_its_own_loss_and_says_what_it_was(trained):
     _, output = trained
-    (row,) = csv.DictReader((output / "metrics.csv").open())
+    (row,) = csv.DictReader((output / "metrics.csv").read_text().splitlines())
     assert all(float(row[name]) > 0 for name in ("box", "obj", "cls"))
     assert "dfl" not in row
     written = yaml.safe_load((output / "config.yaml").read_text())

@@ -7,7 +7,9 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT, TOOLS = PYPROJECT["project"], PYPROJECT["tool"]
+OURS_ALONE = ("tests", "benchmarks", ".venv")  # not installed
 FIXED_BY_THE_USER = {
     "spikingjelly", "torch", "numpy", "h5py", "tonic", "cupy-cuda12x", "pycocotools",
 }  # fmt: skip
@@ -30,6 +32,15 @@ def test_everything_the_project_asks_for_is_pinned():
 
 def test_cuda_stays_an_extra():
     assert not any("cupy" in requirement for requirement in PROJECT["dependencies"])
+
+
+def test_every_package_is_installed_with_its_types():
+    packages = TOOLS["setuptools"]["packages"]
+    folders = {path.parent for path in ROOT.glob("*/**/__init__.py")}
+    found = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert {name for name in found if not name.startswith(OURS_ALONE)} == set(packages)
+    for name in packages:
+        assert (ROOT / name.split(".")[0] / "py.typed").exists(), name
 
 
 def test_conda_users_get_the_same_set():

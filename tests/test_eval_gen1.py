@@ -145,7 +145,8 @@ def test_the_report_says_where_its_numbers_come_from(evaluated):
 def test_what_stands_in_a_report_is_text_not_html(evaluated):
     _, metrics = evaluated
     page = html_page({**metrics, "model": "<script>", "checkpoint": "a & b"}, {"<i>": "cG5n"})
-    assert "<script>" not in page and "<i>" not in page
+    assert "<script>" not in page
+    assert "<i>" not in page
     assert "<h1>&lt;script&gt; on test</h1>" in page
     assert "<td>a &amp; b, " in page
     assert '<img alt="&lt;i&gt;" src="data:image/png;base64,cG5n">' in page
@@ -158,7 +159,7 @@ def unbalanced_tags(page):
     opened, wrong = [], []
 
     class Reader(HTMLParser):
-        def handle_starttag(self, tag, attrs):
+        def handle_starttag(self, tag, _attrs):
             if tag not in ("meta", "img"):
                 opened.append(tag)
 
@@ -226,7 +227,7 @@ def test_boxes_return_to_sensor_pixels():
     assert (box["class_id"], box["class_confidence"]) == (1, 0.5)
 
 
-def test_the_table_is_printed(evaluated, checkpoint, street_cache, tmp_path, capsys):
+def test_the_table_is_printed(checkpoint, street_cache, tmp_path, capsys):
     options = ["--energy-samples", "1", "--pictures", "1", "--output", str(tmp_path / "out")]
     assert main(["--checkpoint", str(checkpoint), "--cache", str(street_cache), *options]) == 0
     printed = capsys.readouterr().out

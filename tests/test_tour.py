@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import matplotlib
+import pytest
 
 TOUR = Path(__file__).parents[1] / "docs" / "tour.ipynb"
 
 
+@pytest.mark.slow
 def test_every_cell_runs_and_the_network_sees_something(tmp_path, monkeypatch):
     matplotlib.use("Agg")
     monkeypatch.chdir(TOUR.parent)

@@ -34,10 +34,10 @@ class StandIn:
 
     state: object = None
 
-    def __new__(cls, *args: object, **kwargs: object) -> "StandIn":
+    def __new__(cls, *_args: object, **_kwargs: object) -> "StandIn":
         return super().__new__(cls)
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
+    def __init__(self, *_args: object, **_kwargs: object) -> None:
         pass
 
     def __setstate__(self, state: object) -> None:
@@ -49,12 +49,12 @@ class StandIn:
     append = extend = add = __setitem__ = _ignore
 
 
-def rebuild_tensor(flat: Tensor, offset: int, size: Any, stride: Any, *rest: object) -> Tensor:
+def rebuild_tensor(flat: Tensor, offset: int, size: Any, stride: Any, *_rest: object) -> Tensor:
     """A view of the storage `flat` [n]; torch refuses one that reaches beyond it."""
     return flat.as_strided(size, stride, offset)
 
 
-def rebuild_parameter(tensor: Tensor, *rest: object) -> Tensor:
+def rebuild_parameter(tensor: Tensor, *_rest: object) -> Tensor:
     return tensor
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.blocks import per_step
@@ -37,26 +38,28 @@ class AnchorDetect(nn.Module):
             bias[:, 4] += math.log(8 / (640 / stride) ** 2)
             bias[:, 5:] += math.log(0.6 / (self.num_classes - 0.999999))
 
-    def forward(self, features: list[Tensor]) -> list[Tensor]:
+    def forward(self, features: list[Float[Tensor, "T B _ _ _"]]) -> list[Float[Tensor, "B _ _ _"]]:
         return [per_step(x, conv).mean(0) for conv, x in zip(self.convs, features, strict=True)]
 
 
-def cells_of(raw: Tensor, n_anchors: int) -> Tensor:
+def cells_of(raw: Float[Tensor, "B C H W"], n_anchors: int) -> Float[Tensor, "B {n_anchors} H W _"]:
     """Raw map [B, n (5 + nc), H, W] -> [B, n, H, W, 5 + nc]."""
     return raw.unflatten(1, (n_anchors, -1)).permute(0, 1, 3, 4, 2)
 
 
-def centre_offsets(logits: Tensor) -> Tensor:
+def centre_offsets(logits: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n 2"]:
     """Logits [..., 2] -> centre from the cell's corner, in cells: -0.5 to 1.5."""
     return 2 * logits.sigmoid() - 0.5
 
 
-def sizes(logits: Tensor, anchors: Tensor) -> Tensor:
+def sizes(logits: Float[Tensor, "*n 2"], anchors: Float[Tensor, "*#n 2"]) -> Float[Tensor, "*n 2"]:
     """Logits [..., 2] -> width and height in the unit of the anchors: 0 to 4 of them."""
     return (2 * logits.sigmoid()) ** 2 * anchors
 
 
-def decode_anchors(maps: list[Tensor], anchors: Anchors) -> tuple[Tensor, Tensor]:
+def decode_anchors(
+    maps: list[Float[Tensor, "B C _ _"]], anchors: Anchors
+) -> tuple[Float[Tensor, "B A 4"], Float[Tensor, "B A nc"]]:
     """Raw maps [B, n (5 + nc), H/s, W/s], s = 16, 32 -> boxes and scores of every anchor.
 
     Returns boxes_xyxy [B, A, 4] in network px and scores [B, A, nc] in [0, 1], objectness x class;

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models.boxes import complete_iou
@@ -35,12 +36,12 @@ class AnchorGains:
 class Matches(NamedTuple):
     """Anchors that answer for a box, m of them on one scale: where, which class, which box."""
 
-    image: Tensor  # [m]
-    anchor: Tensor  # [m]
-    row: Tensor  # [m]
-    column: Tensor  # [m]
-    label: Tensor  # [m]
-    box_xywh: Tensor  # [m, 4] in cells; x, y from the corner of the cell
+    image: Int[Tensor, " m"]
+    anchor: Int[Tensor, " m"]
+    row: Int[Tensor, " m"]
+    column: Int[Tensor, " m"]
+    label: Int[Tensor, " m"]
+    box_xywh: Float[Tensor, "m 4"]  # in cells; x, y from the corner of the cell
 
 
 class AnchorLoss(nn.Module):
@@ -69,7 +70,9 @@ class AnchorLoss(nn.Module):
         self.image_size = image_size
         self.sum_over_ranks = sum_over_ranks
 
-    def forward(self, maps: list[Tensor], targets: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, maps: list[Float[Tensor, "B _ _ _"]], targets: Tensor
+    ) -> dict[str, Float[Tensor, ""]]:
         B = maps[0].shape[0]
         check_targets(targets, B, self.num_classes)
         targets = targets.to(maps[0])
@@ -89,8 +92,12 @@ class AnchorLoss(nn.Module):
         return dict(zip(("box", "obj", "cls"), summed, strict=True))
 
     def _scale_terms(
-        self, raw: Tensor, matches: Matches, anchors: tuple[float, ...], stride: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self,
+        raw: Float[Tensor, "B _ H W"],
+        matches: Matches,
+        anchors: tuple[float, ...],
+        stride: int,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
         """Of one scale: summed 1 - CIoU, mean objectness loss, summed class loss."""
         anchor_wh = raw.new_tensor(anchors).view(-1, 2) / stride
         cells = cells_of(raw, len(anchor_wh))
@@ -107,7 +114,7 @@ class AnchorLoss(nn.Module):
         cls = F.binary_cross_entropy_with_logits(chosen[:, 5:], labels, reduction="sum")
         return (1 - overlap).sum(), obj, cls
 
-    def _gains(self, maps: list[Tensor]) -> Tensor:
+    def _gains(self, maps: list[Float[Tensor, "B _ _ _"]]) -> Float[Tensor, "3"]:
         """The gains scaled as published, for 3 scales, 80 classes and 640 px."""
         side = self.image_size or max(maps[0].shape[-2:]) * STRIDES[0]
         scales = 3 / len(STRIDES)
@@ -118,7 +125,10 @@ class AnchorLoss(nn.Module):
 
 
 def match(
-    targets: Tensor, size_hw: tuple[int, int] | torch.Size, stride: int, anchors: tuple[float, ...]
+    targets: Float[Tensor, "M 6"],
+    size_hw: tuple[int, int] | torch.Size,
+    stride: int,
+    anchors: tuple[float, ...],
 ) -> Matches:
     """The anchors [w, h, ...] px of one scale of H x W cells that answer for targets [M, 6] px.
 
@@ -152,7 +162,9 @@ def match(
     return Matches(image, anchor[which], cell[:, 1], cell[:, 0], label, box_xywh)
 
 
-def target_objectness(logits: Tensor, matches: Matches, overlap: Tensor) -> Tensor:
+def target_objectness(
+    logits: Float[Tensor, "B n H W"], matches: Matches, overlap: Float[Tensor, " m"]
+) -> Float[Tensor, "B n H W"]:
     """[B, n, H, W]: the overlap at matched anchors, of several matches the last one's; else 0."""
     B, n, H, W = logits.shape
     place = ((matches.image * n + matches.anchor) * H + matches.row) * W + matches.column
@@ -165,7 +177,7 @@ def target_objectness(logits: Tensor, matches: Matches, overlap: Tensor) -> Tens
     return target.view(B, n, H, W)
 
 
-def as_corners(xywh: Tensor) -> Tensor:
+def as_corners(xywh: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
     """Centre and size [..., 4] -> x1 y1 x2 y2."""
     centre, half = xywh[..., :2], xywh[..., 2:] / 2
     return torch.cat((centre - half, centre + half), dim=-1)

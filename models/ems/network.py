@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from models.detector import (
@@ -117,7 +118,7 @@ class EMSYOLO(DetectorNetwork):
         self.head = AnchorDetect(head_channels, config.num_classes, config.anchors)
         self.carry_state = False
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor) -> list[Float[Tensor, "B _ _ _"]]:
         x = self.stem(self._start(x))
         x = self._run(self.stage2, self._run(self.stage1, x))
         p4 = self._run(self.stage3, x)
@@ -126,7 +127,9 @@ class EMSYOLO(DetectorNetwork):
         p4 = self._run(self.out4, torch.cat([context, p4], dim=2))
         return self.head([p4, self._run(self.out5, p5)])
 
-    def decode(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def decode(
+        self, maps: list[Float[Tensor, "B C _ _"]]
+    ) -> tuple[Float[Tensor, "B A 4"], Float[Tensor, "B A nc"]]:
         return decode_anchors(maps, self.config.anchors)
 
     def criterion(

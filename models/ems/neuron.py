@@ -1,7 +1,10 @@
 """The neurons of EMS-YOLO: binary, leaky, with a hard reset; and the same with SiLU for spikes."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from spikingjelly.activation_based import base
 from torch import Tensor
 
@@ -14,7 +17,7 @@ class LIFFunction(torch.autograd.Function):
     """Multi-step LIF that keeps two bools per element and step: the window and the spikes."""
 
     @staticmethod
-    def forward(ctx, x, v, decay):
+    def forward(ctx: Any, x: Tensor, v: Tensor, decay: float) -> tuple[Tensor, Tensor]:
         window = torch.empty_like(x, dtype=torch.bool)
         fired = torch.empty_like(x, dtype=torch.bool)
         for t in range(x.shape[0]):
@@ -28,7 +31,9 @@ class LIFFunction(torch.autograd.Function):
         return fired.to(x.dtype), v
 
     @staticmethod
-    def backward(ctx, grad_spikes, grad_v):
+    def backward(
+        ctx: Any, grad_spikes: Tensor | None, grad_v: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         window, fired = ctx.saved_tensors
         if grad_spikes is None:
             grad_spikes = torch.zeros(window.shape, dtype=ctx.state_dtype, device=window.device)
@@ -62,7 +67,9 @@ class LIFNode(ILIFNode):
             raise ValueError(f"backend is {backend!r}, the binary LIF has one of {known}")
         super().__init__(1, decay, backend=backend)
 
-    def _torch(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def _torch(
+        self, x: Float[Tensor, " T *n"], v: Float[Tensor, "*n"]
+    ) -> tuple[Float[Tensor, " T *n"], Float[Tensor, "*n"]]:
         return LIFFunction.apply(x, v, self.decay)
 
     def extra_repr(self) -> str:
@@ -93,7 +100,7 @@ class LeakySiLU(base.MemoryModule):
         self.keep_state, self.step_mode = True, "m"
         self.register_memory("v", None)
 
-    def multi_step_forward(self, x: Tensor) -> Tensor:
+    def multi_step_forward(self, x: Float[Tensor, " T *n"]) -> Float[Tensor, " T *n"]:
         steps, v = [], self.v
         for u in x:
             if v is not None:

@@ -8,6 +8,7 @@ import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ SCALARS = {
 }
 
 Argument = Tensor | int | float | None
-Kernel = Callable[[tuple[int], tuple[int], tuple], None]
+Kernel = Callable[[tuple[int], tuple[int], tuple[Any, ...]], None]
 
 
 def obstacle(device_type: str) -> str | None:

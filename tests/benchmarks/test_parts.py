@@ -92,6 +92,7 @@ def test_live_bytes_know_what_is_alive_at_once(benchmark):
     assert (counted.live, counted.peak) == (0, 2000)
 
 
+@pytest.mark.slow
 def test_predicted_memory_grows_with_the_batch_and_shrinks_with_checkpoints(benchmark):
     predicted_gib = benchmark("predicted_memory").predicted_gib
     small, double, quadruple = (predicted_gib(CASE, batch) for batch in (8, 16, 32))

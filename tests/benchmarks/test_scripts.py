@@ -25,6 +25,7 @@ TRAINING = {
 INFERENCE = TRAINING | {"not folded", "contiguous"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "column", "names", "rows", "figure"),
     [
@@ -50,6 +51,7 @@ def test_figures_come_with_their_provenance(tmp_path, script, column, names, row
     assert all(name in markdown for name in names)
 
 
+@pytest.mark.slow
 def test_a_stream_is_measured_in_all_its_parts(tmp_path):
     options = ["--device", "cpu", "--sizes", "p", "--seconds", "0.5", "--windows", "2"]
     command = [sys.executable, BENCHMARKS / "streaming.py", *options, "--output", tmp_path]
@@ -67,6 +69,7 @@ def test_a_stream_is_measured_in_all_its_parts(tmp_path):
     assert row["live p50 ms"] <= row["live p90 ms"] <= row["live p99 ms"] <= row["live max ms"]
 
 
+@pytest.mark.slow
 def test_membranes_at_rest_and_carried_are_compared(tmp_path, street_cache):
     torch.manual_seed(0)
     model = build_model("spikeyolo-p", variant="gen1", time_steps=2)
@@ -87,6 +90,7 @@ def test_membranes_at_rest_and_carried_are_compared(tmp_path, street_cache):
     assert rested["firing rate"] != carried["firing rate"]
 
 
+@pytest.mark.slow
 def test_every_form_of_a_network_is_measured_and_its_kernels_counted(tmp_path):
     options = ["--device", "cpu", "--sizes", "p", "--seconds", "0", "--output", tmp_path]
     command = [sys.executable, BENCHMARKS / "deploy.py", "--height", "32", "--width", "64"]

@@ -194,7 +194,7 @@ MINUTE_US = 250_000 * np.arange(1, 241) - 1
 def test_times_that_cannot_be_those_of_the_recording_are_refused(times_us, first_us, suspicion):
     boxes = np.zeros(len(times_us), BOX)
     boxes["t"] = times_us
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=r"^a\.npy: all labels") as error:
         refuse_foreign_times(boxes, "a.npy", first_us, first_us + 60_000_000, 250_000)
     assert str(error.value) == (
         f"a.npy: all labels lie between {min(times_us)} and {max(times_us)} us, expected labels "

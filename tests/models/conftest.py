@@ -95,7 +95,7 @@ def authors_state(rule, golden_json):
     """authors_state("gen1_s_nc2") -> a float64 state_dict with the authors' names."""
 
     def build(case: str) -> dict[str, Tensor]:
-        gain = BN_GAIN[case.split("_")[0]]
+        gain = BN_GAIN[case.split("_", maxsplit=1)[0]]
         keys = golden_json(f"keys_{case}")["keys"]
         return {
             name: torch.as_tensor(rule.tensor_for(name, shape, gain, 0.1))

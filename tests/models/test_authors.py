@@ -267,7 +267,7 @@ def refused(path, tmp_path, capsys) -> str:
     return said
 
 
-def test_unreadable_files_are_refused(published, small_state, tmp_path, capsys):
+def test_unreadable_files_are_refused(published, tmp_path, capsys):
     whole = published()
     absent, text, cut = (tmp_path / name for name in ("absent.pt", "text.pt", "cut.pt"))
     text.write_text("not a checkpoint")

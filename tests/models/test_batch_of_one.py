@@ -38,7 +38,8 @@ def error(norm: nn.BatchNorm2d, x_layout: str, grad_layout: str) -> float:
 
     leaf = laid_out(x, x_layout).requires_grad_()
     norm.double()(leaf).backward(laid_out(g, grad_layout))
-    assert leaf.grad is not None and truth.grad is not None
+    assert leaf.grad is not None
+    assert truth.grad is not None
     return (leaf.grad - truth.grad).abs().max().item()
 
 

@@ -104,7 +104,7 @@ def test_no_code_in_the_file_is_run(tmp_path):
     assert not fuse.exists()
 
 
-def test_weights_of_another_model_are_refused(saved, tmp_path):
+def test_weights_of_another_model_are_refused(saved):
     _, path = saved
     weights = load_checkpoint(path).weights
     other = build_model("spikeyolo-p", variant="gen1", num_classes=5)

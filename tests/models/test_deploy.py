@@ -31,7 +31,7 @@ def test_deployed_network_is_plain_convolutions(lively):
 
 
 @torch.no_grad()
-def test_the_model_is_not_modified(events):
+def test_the_model_is_not_modified():
     model = build_model("spikeyolo-p", variant="gen1").train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     deployed = deploy(model)
@@ -45,7 +45,7 @@ def test_the_model_is_not_modified(events):
 
 
 @torch.no_grad()
-def test_deploying_twice_changes_nothing(lively, events):
+def test_deploying_twice_changes_nothing(lively):
     once = deploy(lively(build_model("spikeyolo-p", variant="gen1")).float())
     twice = deploy(once)
     assert next(twice.parameters()).dtype == torch.float32

@@ -41,6 +41,7 @@ def size_s_at_640():
     return measure_energy(build_model("spikeyolo-s"), [torch.rand(1, 1, 3, 64, 64)])
 
 
+@pytest.mark.slow
 def test_size_s_at_640_is_the_corrected_figure(size_s_at_640):
     assert size_s_at_640.ann_mac * 100 / 1e9 == pytest.approx(104.51, abs=0.005)
     assert size_s_at_640.ann_mj * 100 == pytest.approx(480.77, abs=0.005)
@@ -109,6 +110,7 @@ def test_one_layer_by_hand():
     assert report.mac == stem.mac
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_batches_add_up_to_their_mean(lively, events):
     model = lively(build_model("spikeyolo-p", variant="gen1"))

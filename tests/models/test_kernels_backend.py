@@ -35,22 +35,26 @@ def no_cupy(monkeypatch):
     monkeypatch.setattr(launch, "CUPY_INSTALLED", False)
 
 
-def test_auto_on_a_cpu_is_torch(cupy):
+@pytest.mark.usefixtures("cupy")
+def test_auto_on_a_cpu_is_torch():
     assert ILIFNode()._backend_for(torch.zeros(2, 3)) == "torch"
 
 
-def test_auto_on_a_gpu_is_cupy(cupy):
+@pytest.mark.usefixtures("cupy")
+def test_auto_on_a_gpu_is_cupy():
     for node in (ILIFNode(), LIFNode()):
         assert node._backend_for(cuda_input()) == "cupy"
 
 
-def test_auto_on_a_gpu_without_cupy_is_spikingjelly_where_it_can(no_cupy):
+@pytest.mark.usefixtures("no_cupy")
+def test_auto_on_a_gpu_without_cupy_is_spikingjelly_where_it_can():
     assert ILIFNode()._backend_for(cuda_input()) == "spikingjelly"
     for node in (ILIFNode(decay=1.0), LIFNode()):
         assert node._backend_for(cuda_input()) == "torch"
 
 
-def test_cupy_is_refused_where_it_cannot_run(no_cupy):
+@pytest.mark.usefixtures("no_cupy")
+def test_cupy_is_refused_where_it_cannot_run():
     with pytest.raises(ValueError, match=r"^backend 'cupy' cannot run: the tensor is on the cpu"):
         ILIFNode(backend="cupy")(torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"CuPy is not installed \(pip install cupy-cuda12x"):
@@ -107,6 +111,7 @@ def test_a_node_that_keeps_no_state_starts_from_rest(backend):
     assert torch.equal(node(x), first)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 @pytest.mark.parametrize(("vectorised", "hard_reset"), [(0, 0), (1, 0), (1, 1)])
 @pytest.mark.parametrize("scalar", [name for name, _ in launch.SCALARS.values()])

@@ -43,7 +43,7 @@ class Plain(nn.Module):
 
 
 class Silent(base.MemoryModule):
-    def __init__(self, node: ILIFNode) -> None:
+    def __init__(self, _node: ILIFNode) -> None:
         super().__init__()
         self.step_mode = "m"
 

@@ -60,6 +60,7 @@ def spikes_of(model: SpikeYOLO, x: Tensor) -> list[Tensor]:
     return fired
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("max_spikes", [1, 2, 3, 4, 8])
 def test_deployed_and_binary_networks_give_the_same_maps(lively, events, max_spikes):

@@ -26,6 +26,7 @@ def train(model: SpikeYOLO, batches: list[Tensor]) -> dict[str, Tensor]:
     return {**{f"map {i}": m for i, m in enumerate(maps)}, **gradients, **model.state_dict()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["ilif", "nilif", "lif", "relu"])
 def test_maps_gradients_and_running_statistics_are_the_same(events, lively, activation):
     """Over two batches, as with accumulated gradients; equal to the last bit."""

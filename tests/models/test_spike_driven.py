@@ -31,7 +31,7 @@ def test_convolutions_after_a_neuron_see_only_zeros_and_ones(lively, events, act
     twin = spike_driven(deploy(lively(model)))
     seen = []
 
-    def binary(module, inputs, output):
+    def binary(_module, inputs, _output):
         seen.append(bool(((inputs[0] == 0) | (inputs[0] == 1)).all()))
 
     for module in twin.modules():
@@ -42,6 +42,7 @@ def test_convolutions_after_a_neuron_see_only_zeros_and_ones(lively, events, act
     assert all(seen)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("activation", ["ilif", "nilif", "lif"])
 def test_spikingjelly_counts_the_same_accumulates(lively, events, activation):

@@ -149,6 +149,7 @@ def test_ctrl_c_leaves_nothing_half_done(tree, tmp_path, monkeypatch, capsys, wi
     assert contents(cache) == contents(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_gives_the_same_cache(tree, tmp_path):
     data, cache = tree(train=1, n_events=200_000), tmp_path / "cache"
     for i in range(1, 40):

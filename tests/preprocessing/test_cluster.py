@@ -56,6 +56,7 @@ def link_copies(data: Path, n: int) -> None:
             os.link(data / "train" / f"r0_{suffix}", data / "train" / f"r{i}_{suffix}")
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_nothing_and_repeats_nothing(tree, tmp_path, cluster):
     data = tree(train=1)
     link_copies(data, 60)
@@ -126,6 +127,7 @@ kill -- -"$1"
 }
 
 
+@pytest.mark.slow
 def test_slurm_jobs_are_submitted_and_do_the_work(tree, tmp_path, monkeypatch, capsys):
     pytest.importorskip("dask_jobqueue")
     for name, script in FAKE_SLURM.items():

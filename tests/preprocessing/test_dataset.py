@@ -247,13 +247,16 @@ def test_an_empty_setting_is_put_in_words(tree, tmp_path, options, asked, senten
 
 
 def refused(cache, sentence: str, **options) -> None:
+    def read_all(dataset):
+        return [dataset[i] for i in range(len(dataset))]
+
+    geometry = options.pop("geometry", HALF)
     with pytest.raises(ValueError, match=sentence) as error:
-        dataset = HistogramDataset(cache, "train", options.pop("geometry", HALF), **options)
-        [dataset[i] for i in range(len(dataset))]
+        read_all(HistogramDataset(cache, "train", geometry, **options))
     assert "\n" not in str(error.value)
 
 
-def test_a_cache_of_other_settings_is_refused(cache, tree, tmp_path):
+def test_a_cache_of_other_settings_is_refused(cache, tmp_path):
     asked = HistogramSettings(time_steps=4, downsample=2)
     refused(cache, "cache: cache made with time_steps 2, expected 4", settings=asked)
     refused(cache, "downsample 2, expected sensor 240x304 px with downs", geometry=Geometry())

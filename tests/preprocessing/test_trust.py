@@ -66,6 +66,7 @@ def read_everything(path: Path) -> None:
             read_sample(file, row)
 
 
+@pytest.mark.slow
 @linux_only
 def test_kill_9_at_random_moments_never_leaves_a_file_that_passes_as_complete(
     tree, tmp_path, capsys
@@ -140,6 +141,7 @@ def test_two_runs_started_together_do_not_corrupt_the_cache(tree, tmp_path):
     assert contents(cache) == contents(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
 @linux_only
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_full_disk_ends_in_one_sentence_and_keeps_what_is_finished(tree, tmp_path, workers):
@@ -231,6 +233,7 @@ def test_a_flipped_bit_in_a_sample_is_found_deep_and_repaired(cache, tmp_path, c
     assert contents(cache) == good
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_anywhere_in_a_file_goes_unnoticed_and_changes_a_number(cache, capsys):
     path = cache / "train" / "r0.h5"
     good = path.read_bytes()

@@ -111,6 +111,7 @@ def test_only_boxes_above_the_threshold_are_reported(model, reader, expected):
     assert boxes["class_confidence"].min() > threshold
 
 
+@pytest.mark.filterwarnings("ignore:.*labels have no sample")
 @pytest.mark.parametrize("input", ["ternary", "authors"])
 def test_other_inputs_are_those_of_the_dataset(tmp_path, street_cache, reader, input):
     recordings = street_cache.parent / "recordings"
@@ -205,7 +206,7 @@ def test_the_authors_input_scales_any_sensor_but_a_tall_one():
         fit_sensor(trained, (640, 480), "authors")
 
 
-def test_boxes_of_a_larger_sensor_are_in_its_pixels(model, reader, expected):
+def test_boxes_of_a_larger_sensor_are_in_its_pixels(model, reader):
     """Twice the pixels, pooled twice as much: the same network input, boxes twice as large."""
     events = reader.read().copy()
     events["x"] *= 2

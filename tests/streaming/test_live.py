@@ -23,7 +23,7 @@ class JumpingClock:
     def now(self):
         return self.seconds
 
-    def wait(self, until, stop):
+    def wait(self, until, _stop):
         self.seconds = max(self.seconds, until)
 
 
@@ -156,7 +156,7 @@ def live_threads():
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_ctrl_c_ends_the_run_with_its_report(reader, error):
-    def work(window):
+    def work(_window):
         raise error
 
     if error is RuntimeError:

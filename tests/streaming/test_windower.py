@@ -233,12 +233,13 @@ def test_a_clock_that_was_set_is_an_error_that_reset_ends(chunks):
     """A u32 clock that overflows must neither pass nor hang."""
     for new_us in (10**15, 10**9 - MAX_GAP_US - 10**7):
         windower, made = Windower(SMALL, 500), []
+        steps = range(FEW + 1)
+        events = at(*(10**9 + 50 * i for i in range(13)), *(new_us + i for i in steps))
+        windows = (
+            w for chunk in np.split(events, range(1, chunks)) for w in windower.windows(chunk)
+        )
         with pytest.raises(ValueError, match=f"went from .* to {str(new_us)[:-1]}. us, .* reset"):
-            steps = range(FEW + 1)
-            events = at(*(10**9 + 50 * i for i in range(13)), *(new_us + i for i in steps))
-            for chunk in np.split(events, range(1, chunks)):
-                for window in windower.windows(chunk):
-                    made.append(window.end_us)
+            made.extend(window.end_us for window in windows)
         assert made == [10**9 + 500]
         windower.reset()
         (window, *_) = windower.windows(at(new_us, new_us + 1000))

@@ -95,6 +95,7 @@ IN_A_WORKER = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("happens", "said"), IN_A_WORKER)
 def test_what_happens_in_a_loader_worker_ends_the_run(training, monkeypatch, capfd, happens, said):
     read = HistogramDataset._read
@@ -108,6 +109,7 @@ def test_what_happens_in_a_loader_worker_ends_the_run(training, monkeypatch, cap
     assert said in ended(train_gen1.main, training, capfd)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("happens", [0, 5])
 def test_what_happens_in_a_loader_worker_ends_an_evaluation(
     evaluation, monkeypatch, capfd, happens
@@ -117,6 +119,7 @@ def test_what_happens_in_a_loader_worker_ends_an_evaluation(
     assert said in ended(eval_gen1.main, evaluation, capfd)
 
 
+@pytest.mark.slow
 def test_samples_that_do_not_fit_into_shared_memory_end_the_run(training, monkeypatch, capfd):
     """In the worker's main thread: torch's own thread loses the error, and the run waits."""
     full = "unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device"
@@ -171,12 +174,13 @@ def small_disk(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(disk)]
-    if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
+    if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("only root may mount a small disk")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("eval_every", "room_bytes", "where"),
     [("1", 1 << 20, "new.pt"), ("99", 0, "metrics.csv"), ("99", 4096, "tensorboard")],

@@ -66,7 +66,8 @@ def test_a_first_signal_only_asks(stop, number):
     assert stop.asked
 
 
-def test_a_second_interrupt_leaves_at_once(stop):
+@pytest.mark.usefixtures("stop")
+def test_a_second_interrupt_leaves_at_once():
     os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
