@@ -105,7 +105,7 @@ def chosen(words: Sequence[str]) -> DetectorConfig:
     for name in CHOICES:
         peek.add_argument(f"--model.{name}", dest=name)
     options = vars(peek.parse_known_args(words)[0])
-    found = dict(GEN1)
+    found: dict[str, Any] = dict(GEN1)
     for path in options.pop("config"):
         with suppress(
             OSError, yaml.YAMLError, KeyError, TypeError, AttributeError

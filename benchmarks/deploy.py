@@ -46,12 +46,12 @@ def calls(model: SpikeYOLO, x: Tensor) -> dict[str, int | float]:
     counted: Counter[str] = Counter()
     macs = 0
 
-    def convolved(conv: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def convolved(conv: nn.Conv2d, _inputs: object, output: Tensor) -> None:
         nonlocal macs
         counted["convolutions"] += 1
         macs += output.numel() * conv.weight[0].numel()
 
-    def normalised(norm: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def normalised(*_: object) -> None:
         counted["batch norms"] += 1
 
     hooks = {nn.Conv2d: convolved, _BatchNorm: normalised}

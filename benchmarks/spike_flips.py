@@ -30,7 +30,8 @@ Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]
 
 def golden_rule() -> ModuleType:
     spec = importlib.util.spec_from_file_location("golden_rule", RULE)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

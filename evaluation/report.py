@@ -2,6 +2,7 @@
 
 import base64
 import io
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def pick_examples(
         labels = at(protocol.scored_labels(dataset.labels(name)), dataset.label_us(index))
         found = protocol.scored_detections(confident(detections[name], t_us))
         f1 = f1_score(labels, found)
-        if f1 == f1:
+        if not isnan(f1):
             ranked.append((f1, len(labels), index))
     ranked.sort(key=lambda r: (-r[0], -r[1], r[2]))
     best, worst = ranked[:count], sorted(ranked, key=lambda r: r[0])[:count]

@@ -9,6 +9,7 @@ back: refused. A step back by more than 2^31 us is the u32 counter wrapping arou
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -103,7 +104,7 @@ def read_clock(path: Path, packed: np.ndarray) -> Clock:
     return Clock(carried_us, wraps, least_us, left_out, int(state[MOVED]))
 
 
-def far_ends(packed: np.ndarray, left_out: np.ndarray | tuple = ()) -> np.ndarray:
+def far_ends(packed: np.ndarray, left_out: np.ndarray | tuple[()] = ()) -> np.ndarray:
     """Indices of up to FEW events before the first, or after the last, silence that is longer
     than LATE_US and than all the rest lasts: impossible times, int64 [k]. Those left out aside.
     """
@@ -127,7 +128,7 @@ def _gaps_us(stored_us: np.ndarray) -> np.ndarray:
 
 
 @compiled()
-def _next_time(raw_us, latest_us, wraps):
+def _next_time(raw_us: Any, latest_us: int, wraps: int) -> tuple[Any, int]:
     """Time of a stored time, and the wraps so far."""
     time_us = np.int64(raw_us) + (wraps << 32)
     if latest_us - time_us > 1 << 31:
@@ -138,7 +139,7 @@ def _next_time(raw_us, latest_us, wraps):
 
 
 @compiled(nogil=True)
-def _extend(packed, latest_us, wraps):
+def _extend(packed: np.ndarray, latest_us: int, wraps: int) -> np.ndarray:
     """Times of records uint64 [n], given the state before the first of them, int64 [n]."""
     times_us = np.empty(len(packed), np.int64)
     for i in range(len(packed)):
@@ -148,13 +149,13 @@ def _extend(packed, latest_us, wraps):
 
 
 @compiled()
-def _later_by(a, b):
+def _later_by(a: Any, b: Any) -> np.int64:
     """By how many us record a is later than b; the wrap does not matter."""
     return np.int64(np.int32(np.uint32(np.uint32(a) - np.uint32(b))))
 
 
 @compiled(nogil=True)
-def _find_strays(packed, found):
+def _find_strays(packed: np.ndarray, found: np.ndarray) -> int:
     """Write the indices of impossible events to found, as many as fit; returns how many.
 
     A time off the line makes a step back, at it or after it: only there neighbours are asked.
@@ -172,7 +173,7 @@ def _find_strays(packed, found):
 
 
 @compiled(nogil=True)
-def is_stray(packed, k):
+def is_stray(packed: np.ndarray, k: int) -> bool:
     """Whether event k is one of at most FEW in a row that lie off the line on the same side.
 
     Where the file has nothing before them, or after them, only a step back gives them away.
@@ -200,7 +201,14 @@ def is_stray(packed, k):
 
 
 @compiled(nogil=True)
-def _follow(packed, left_out, carried_us, wraps, least_us, state):
+def _follow(
+    packed: np.ndarray,
+    left_out: np.ndarray,
+    carried_us: np.ndarray,
+    wraps: np.ndarray,
+    least_us: np.ndarray,
+    state: np.ndarray,
+) -> tuple[int, int, int]:
     """Fill in the arrays of a Clock; returns (0, 0, 0), or a fault, its event and its time."""
     skip = 0
     for i in range(len(packed)):
@@ -240,7 +248,7 @@ def _follow(packed, left_out, carried_us, wraps, least_us, state):
 
 
 @compiled(nogil=True)
-def _fills_a_hole(packed, state):
+def _fills_a_hole(packed: np.ndarray, state: np.ndarray) -> bool:
     """Whether hardly any of the LOOK_BACK events before the late run share its stretch of time."""
     first = max(0, state[RUN_FIRST] - LOOK_BACK)
     least = np.uint32(state[RUN_LEAST])

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -318,7 +319,7 @@ def _refuse_implausible(path: Path, records: np.ndarray, version: int) -> None:
 
 
 @compiled()
-def _first_sorted(packed, t_us):
+def _first_sorted(packed: np.ndarray, t_us: int) -> int:
     """Index of the first event at t_us or later, by bisection; packed: uint64 [n], sorted."""
     low, high = 0, len(packed)
     while low < high:
@@ -331,7 +332,9 @@ def _first_sorted(packed, t_us):
 
 
 @compiled()
-def _count(packed, previous, height, width, y_bit, p_bit):
+def _count(
+    packed: np.ndarray, previous: Any, height: Any, width: Any, y_bit: int, p_bit: int
+) -> tuple[Any, Any]:
     """Steps back from the record before, and events outside height x width; packed: uint64 [n].
 
     All operands are uint64, so that the compiler turns the loop into vector instructions.

@@ -96,7 +96,7 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def prepare_worker(worker: int) -> None:
+def prepare_worker(_worker: int) -> None:
     """Let a loader worker leave signals to the parent: torchrun and a terminal send them to all.
 
     A worker whose parent has died ends by itself.

@@ -6,6 +6,7 @@ the counter's overflow (EVT 3: 24 bits of us, EVT 2: 34) is undone, so a late wo
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -77,7 +78,7 @@ def _risen(words: np.ndarray) -> tuple[int, int]:
 
 
 @compiled()
-def _unwrap(known, value, bits):
+def _unwrap(known: Any, value: Any, bits: int) -> Any:
     """The number nearest to `known` that ends in the bits of value; value if none is known."""
     if known < 0:
         return value
@@ -88,7 +89,7 @@ def _unwrap(known, value, bits):
 
 
 @compiled()
-def _put(events, n, t, x, y, p):
+def _put(events: np.ndarray, n: int, t: Any, x: Any, y: Any, p: Any) -> int:
     events[n].t = t
     events[n].x = x
     events[n].y = y
@@ -97,7 +98,7 @@ def _put(events, n, t, x, y, p):
 
 
 @compiled()
-def _decode_2(words, events, state):
+def _decode_2(words: np.ndarray, events: np.ndarray, state: np.ndarray) -> int:
     """32 bits: type 4, then time's upper 28, or its lower 6, column 11, row 11."""
     n = 0
     for i in range(len(words)):
@@ -114,7 +115,7 @@ def _decode_2(words, events, state):
 
 
 @compiled()
-def _decode_21(words, events, state):
+def _decode_21(words: np.ndarray, events: np.ndarray, state: np.ndarray) -> int:
     """64 bits: as EVT 2 in the upper half; the lower half marks which of 32 columns fired."""
     n = 0
     for i in range(len(words)):
@@ -135,7 +136,7 @@ def _decode_21(words, events, state):
 
 
 @compiled()
-def _decode_3(words, events, state):
+def _decode_3(words: np.ndarray, events: np.ndarray, state: np.ndarray) -> int:  # noqa: PLR0912
     """16 bits: type 4 and what has changed: time (12 + 12), row, column, or 12 or 8 columns."""
     n = 0
     for i in range(len(words)):
@@ -158,7 +159,7 @@ def _decode_3(words, events, state):
             else:
                 t = state[HIGH] << 12 | state[LOW]
                 n = _put(events, n, t, value & 2047, state[ROW], value >> 11)
-        elif kind == 4 or kind == 5:
+        elif kind == 4 or kind == 5:  # noqa: PLR1714  (a set is slow here)
             width = 12 if kind == 4 else 8
             mask, x = value & ((1 << width) - 1), state[COLUMN]
             known = state[HIGH] >= 0 and state[ROW] >= 0 and x >= 0

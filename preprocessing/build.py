@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from errno import ENOLCK, ENOSYS, EOPNOTSUPP
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -94,7 +94,7 @@ def build(
     return _run(recordings, output, settings, executor, in_flight, claimed)
 
 
-def claim(directory: Path) -> AbstractContextManager:
+def claim(directory: Path) -> AbstractContextManager[Any]:
     """Claim a directory until the context ends, or the process dies however it dies.
 
     Raises ValueError if a living run holds it. On a file system without locks nothing is

@@ -8,6 +8,7 @@ Blosc library: its functions are called here directly, which releases Python's l
 import ctypes
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import hdf5plugin
 import numpy as np
@@ -61,7 +62,7 @@ def decode_chunk(chunk: bytes, shape: tuple[int, ...]) -> np.ndarray:
 
 
 @compiled(nogil=True)
-def fletcher32(data):
+def fletcher32(data: np.ndarray) -> np.uint32:
     """HDF5's checksum of uint8 [n]: two sums over its big-endian 16-bit words, modulo 65535.
 
     Both are kept in 1..65535 unless every word is zero.
@@ -82,7 +83,7 @@ def fletcher32(data):
 
 
 @cache
-def _blosc():
+def _blosc() -> tuple[Any, Any]:
     """The functions blosc_compress_ctx and blosc_decompress_ctx; they keep no state."""
     library = ctypes.CDLL(str(next(Path(hdf5plugin.PLUGIN_PATH).glob("libh5blosc.*"))))
     integer, size, address = ctypes.c_int, ctypes.c_size_t, ctypes.c_void_p

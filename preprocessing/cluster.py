@@ -19,9 +19,9 @@ NEEDS_CLUSTER = "needs Dask, expected `pip install 'spikeyolo-gen1[cluster]'` be
 class InlineExecutor(Executor):
     """Runs every task in this process, at once."""
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Call fn now and return its finished future."""
-        future: Future = Future()
+        future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
         except Exception as error:

@@ -107,7 +107,7 @@ class Loader(DataLoader[Batch]):
             **options,
         )
 
-    def __iter__(self):
+    def __iter__(self) -> Any:
         try:
             if self.num_workers:
                 multiprocessing.Queue().close()  # torch's own failure leaves a traceback

@@ -62,7 +62,9 @@ def kept_pixels(
 
 
 @compiled(nogil=True)
-def _supported(t_us, x, y, denoise_us, latest_us):
+def _supported(
+    t_us: np.ndarray, x: np.ndarray, y: np.ndarray, denoise_us: int, latest_us: np.ndarray
+) -> np.ndarray:
     """Whether a neighbour of each event had one less than denoise_us before, bool [n]."""
     supported = np.empty(len(t_us), np.bool_)
     for i in range(len(t_us)):

@@ -98,7 +98,7 @@ class Letterbox:
     def _top(self) -> int:
         return (self.side - self._scaled_height) // 2
 
-    def fit(self, frames: np.ndarray, background: int = 0) -> np.ndarray:
+    def fit(self, frames: np.ndarray, background: int = 0) -> np.ndarray:  # noqa: ARG002
         """Frames uint8 [..., height, width] -> [..., side, side]; `background` is not used."""
         if frames.shape[-2:] != (self.height, self.width):
             expected = (self.height, self.width)

@@ -6,7 +6,7 @@ single 1 per bin and pixel, in the channel of the last event there.
 
 import operator
 from dataclasses import astuple, dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -243,7 +243,7 @@ def _cells(
 
 
 @compiled()
-def _locate(packed, layout, located):
+def _locate(packed: np.ndarray, layout: tuple[Any, ...], located: np.ndarray) -> None:
     """Write the cell of every event to located, (p * H + row) * W + column.
 
     packed: uint64 [n], address in the high half. An event out of frame gets the cell one past
@@ -263,7 +263,14 @@ def _locate(packed, layout, located):
 
 
 @compiled(nogil=True)
-def _fill_counts(packed, edges, layout, located, slab, frames):
+def _fill_counts(
+    packed: np.ndarray,
+    edges: np.ndarray,
+    layout: tuple[Any, ...],
+    located: np.ndarray,
+    slab: np.ndarray,
+    frames: np.ndarray,
+) -> tuple[Any, Any]:
     """Write counts of packed[edges[k]:edges[k + 1]] to frames[k]; frames: [T, cells].
 
     located: a scratch block of cells. slab: [cells + 1], wide enough for the fullest bin; its
@@ -286,7 +293,14 @@ def _fill_counts(packed, edges, layout, located, slab, frames):
 
 
 @compiled(nogil=True)
-def _fill_last_polarity(packed, edges, layout, located, slab, frames):
+def _fill_last_polarity(
+    packed: np.ndarray,
+    edges: np.ndarray,
+    layout: tuple[Any, ...],
+    located: np.ndarray,
+    slab: np.ndarray,
+    frames: np.ndarray,
+) -> tuple[Any, Any]:
     """Like _fill_counts, with a slab per pixel: 0 for no event, else 1 + the last polarity."""
     cells = len(slab) - 1
     counted = out_of_frame = np.int64(0)

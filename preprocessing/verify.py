@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 
@@ -52,7 +53,7 @@ def verify(directory: str | Path, deep: bool = False) -> Iterator[Check]:
         yield Check(path, "unexpected", "the manifest does not list it")
 
 
-def check_file(path: Path, manifest: Manifest, report: dict, deep: bool) -> Check:
+def check_file(path: Path, manifest: Manifest, report: dict[str, Any], deep: bool) -> Check:
     """Check one cache file against the manifest's settings and report."""
     if not path.exists():
         return Check(path, "missing", "there is no such file")

@@ -60,7 +60,7 @@ def _newcomer(draws: Draws, ego: Ego, t: float) -> Actor:
     kind = draws.uniform(0, 1)
     if kind < 0.5:
         return _crossing_car(draws, ego, t)
-    return _oncoming_car(draws, ego, t) if kind < 0.72 else _overtaking_car(draws, ego, t)
+    return _oncoming_car(draws, ego, t) if kind < 0.72 else _overtaking_car(draws, t)
 
 
 def _walker(draws: Draws, ego: Ego, t: float) -> Actor:
@@ -96,7 +96,7 @@ def _oncoming_car(draws: Draws, ego: Ego, t: float) -> Actor:
     return Actor(parts, _CAR, 1, t, x, HAZE_TO_M, 0.0, vz)
 
 
-def _overtaking_car(draws: Draws, ego: Ego, t: float) -> Actor:
+def _overtaking_car(draws: Draws, t: float) -> Actor:
     """Passes the camera on either side and drives away ahead."""
     parts = figures.car_end(draws, rear=True)
     x = draws.choice((-1, 1)) * draws.uniform(2.7, 3.6)

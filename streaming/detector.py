@@ -112,8 +112,9 @@ class Detector:
     @classmethod
     def load(cls, checkpoint: Path | str, *, every_ms: float = 50.0, **options: Any) -> "Detector":
         """The network of a checkpoint or run directory (its best.pt); options: of Detector."""
-        model, settings, input = load_network(checkpoint)
-        return cls(model, settings, input=input, every_us=round(1000 * every_ms), **options)
+        network = load_network(checkpoint)
+        options |= {"input": network.input, "every_us": round(1000 * every_ms)}
+        return cls(network.model, network.settings, **options)
 
     @property
     def late_events(self) -> int:

@@ -173,8 +173,8 @@ class StepTimes:
     def reset(self) -> None:
         self.seconds, self.steps = dict.fromkeys(PARTS, 0.0), 0
         self._wait_from = time.perf_counter()
-        self._marks: list = []  # (part, its end) of this step
-        self._unread: list = []  # of the step before
+        self._marks: list[tuple[str, Any]] = []  # (part, its end) of this step
+        self._unread: list[tuple[str, Any]] = []  # of the step before
 
     def data_ready(self) -> None:
         """The host has its batch: what it waited is time for data."""
@@ -198,7 +198,7 @@ class StepTimes:
             self.seconds[part] += start.elapsed_time(end) / 1e3 if self._on_gpu else end - start
         self._unread = []
 
-    def _now(self):
+    def _now(self) -> Any:
         if not self._on_gpu:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)

@@ -121,7 +121,7 @@ ALONE = Ranks()
 
 def find_ranks() -> Ranks:
     """Which of the processes this is that torchrun started; alone without torchrun."""
-    world = int(os.environ.get("WORLD_SIZE", 1))
+    world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return ALONE
     # A restarted group meets under keys of its own: gloo would find the dead one's addresses.
@@ -209,8 +209,10 @@ class RankBatchNorm2d(nn.BatchNorm2d):
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
         """Move the running statistics towards these."""
-        assert self.running_mean is not None and self.running_var is not None
-        assert self.num_batches_tracked is not None and self.momentum is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
         self.num_batches_tracked += 1
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance, self.momentum)
@@ -220,13 +222,13 @@ class _SumOverRanks(torch.autograd.Function):
     """y = sum over ranks of x; what depends on y on any rank depends on every rank's x."""
 
     @staticmethod
-    def forward(ctx, x):
+    def forward(_ctx: Any, x: Tensor) -> Tensor:
         total = x.contiguous().clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
         total = gradient.contiguous().clone()
         dist.all_reduce(total)
         return total
