@@ -1,9 +1,12 @@
 """Fixtures every room's tests share."""
 
+import os
 import shutil
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,19 +26,20 @@ from gen1.spec import BOX, EVENT, HEIGHT, WIDTH
 from preprocessing.__main__ import main as preprocess
 
 torch.set_num_threads(1)  # golden losses need one order of summation, small tensors no more
-GOLDEN = Path(__file__).parent / "golden"
+#: Figures of the authors' own code; of the same kinds, another folder may hold others.
+GOLDEN = Path(os.environ.get("GOLDEN", Path(__file__).parent / "golden")).absolute()
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
-def golden():
+def golden() -> Iterator[Callable[[str], Any]]:
     """golden("gen1/fx_dat.npz") -> the open npz file of figures computed elsewhere."""
     with ExitStack() as files:
         yield cache(lambda name: files.enter_context(np.load(GOLDEN / name, allow_pickle=False)))
 
 
 @pytest.fixture(scope="session")
-def shared_data():
+def shared_data() -> Callable[[str], Path]:
     """shared_data("x.dat") -> path of a real recording; skips the test where it is absent."""
 
     def locate(name: str) -> Path:
@@ -48,7 +52,7 @@ def shared_data():
 
 
 @pytest.fixture(scope="session")
-def street_cache(tmp_path_factory):
+def street_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished cache of tiny recordings (T=2, half resolution) with all three splits."""
     recordings = tmp_path_factory.mktemp("street") / "recordings"
     rng = np.random.default_rng(7)
@@ -67,7 +71,7 @@ def street_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def small_cache(street_cache):
+def small_cache(street_cache: Path) -> Path:
     """The same recordings at a quarter of the resolution: 64x96 px for the network."""
     recordings, cache = street_cache.parent / "recordings", street_cache.parent / "small"
     options = ["--time-steps", "2", "--downsample", "4"]
@@ -76,13 +80,13 @@ def small_cache(street_cache):
 
 
 @pytest.fixture
-def relabelled(street_cache, tmp_path):
+def relabelled(street_cache: Path, tmp_path: Path) -> Callable[..., Path]:
     """relabelled({"val": change}, *options) -> cache, as small_cache, of other labels.
 
     change(boxes) changes those of every recording of the split in place.
     """
 
-    def build(changes, *options):
+    def build(changes: dict[str, Callable[[np.ndarray], None]], *options: str) -> Path:
         recordings = shutil.copytree(street_cache.parent / "recordings", tmp_path / "recordings")
         for split, change in changes.items():
             for path in (recordings / split).glob("*_bbox.npy"):

@@ -1,5 +1,6 @@
 """Small recordings for the tests of this room."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from gen1.labels import write_boxes
 from gen1.spec import BOX, EVENT, HEIGHT, WIDTH
 
 
-def make_events(n: int, duration_us: int, seed: int, height: int = HEIGHT, width: int = WIDTH):
+def make_events(
+    n: int, duration_us: int, seed: int, height: int = HEIGHT, width: int = WIDTH
+) -> np.ndarray:
     """EVENT [n], sorted times in [0, duration_us), pixels crowded so that cells share events."""
     rng = np.random.default_rng(seed)
     events = np.zeros(n, EVENT)
@@ -42,7 +45,7 @@ LABELS = make_boxes(
 
 
 @pytest.fixture
-def tree(tmp_path):
+def tree(tmp_path: Path) -> Callable[..., Path]:
     """tree(train=2, val=1) -> data set directory with that many recordings per split."""
 
     def build(root: str = "data", n_events: int = 20_000, **counts: int) -> Path:

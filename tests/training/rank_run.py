@@ -18,15 +18,16 @@ import torch  # noqa: E402
 
 import train_gen1  # noqa: E402
 from gen1.ending import leave  # noqa: E402
+from training.loop import Batch, Trainer  # noqa: E402
 
 
 def main() -> int:
     log, death, *arguments = sys.argv[1:]
     at, how = death.removesuffix(":memory"), death[-7:]
     rank, died = os.environ.get("RANK", "0"), Path(f"{log}.died")
-    step = train_gen1.Trainer.step
+    step = Trainer.step
 
-    def logged(trainer, batch):
+    def logged(trainer: Trainer, batch: Batch) -> tuple[dict[str, float], float]:
         place = trainer.epoch * trainer.batches_per_epoch + trainer.batch
         if at == f"{rank}:{place}" and not died.exists():
             died.touch()
@@ -39,7 +40,7 @@ def main() -> int:
                 file.write(json.dumps([place, *items.values()]) + "\n")
         return items, lr
 
-    train_gen1.Trainer.step = logged
+    Trainer.step = logged  # type: ignore[method-assign, assignment]
     return train_gen1.main(arguments)
 
 
