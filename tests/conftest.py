@@ -13,11 +13,13 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-#: Whose shapes are checked at every call while tests run. An int is a float, as for mypy.
+import tests.checker  # noqa: F401  (the hook below finds it by name)
+
+#: Whose shapes are checked at every call while tests run.
 CHECKED = ("assign", "blocks", "boxes", "decode", "detector", "head", "loss", "neuron", "spikeyolo")
 install_import_hook(
     [f"models.{name}" for name in (*CHECKED, "ems.head", "ems.loss")],
-    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+    "tests.checker.checked",
 )
 
 from gen1.dat import write_dat

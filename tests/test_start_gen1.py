@@ -60,7 +60,7 @@ def test_a_backbone_can_learn_at_a_rate_of_its_own(small_cache, tmp_path):
 def test_teacher_and_energy_are_parts_of_the_loss(small_cache, twin, tmp_path):
     more = ["--distill", str(twin), "--energy_weight", "1"]
     assert main(options(small_cache, tmp_path, *more)) == 0
-    (row,) = csv.DictReader((tmp_path / "metrics.csv").open())
+    (row,) = csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines())
     assert float(row["distill"]) > 0
     assert 0 < float(row["energy"]) < 1
     assert float(row["val_mj"]) * float(row["val_ann_ratio"]) == pytest.approx(1.3, abs=1)

@@ -1,6 +1,5 @@
 """Every configuration in the repository can be used and says what it is."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +33,7 @@ def test_its_header_gives_command_cost_and_result(path):
 def test_the_authors_sizes_differ_in_the_name_alone(size):
     (path,) = (path for path in CONFIGS if path.stem == "gen1_authors")
     name = f"spikeyolo-{size}"
-    recipe, small = load(path, "--model.name", name), load(path)
-    assert recipe.model.name == name
-    assert replace(recipe, model=replace(recipe.model, name=small.model.name)) == small
+    recipe, small = load(path, "--model.name", name).written(), load(path).written()
+    assert recipe["model"].pop("name") == name
+    del small["model"]["name"]
+    assert recipe == small
