@@ -9,6 +9,6 @@ CHECK = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
 
 
 def checked(function: Any) -> Any:
-    """beartype's check; settings are left alone, which say themselves in a sentence what is wrong."""
+    """beartype's check; settings are left alone: they say in a sentence what is wrong with them."""
     of_settings = "Config" in function.__qualname__ or function.__name__ == "check_single_arg"
     return function if of_settings else CHECK(function)
