@@ -6,7 +6,7 @@ from functools import partial
 from gen1 import command
 from gen1.ending import fail
 from streaming.files import run
-from streaming.settings import RunConfig
+from streaming.settings import StreamConfig
 
 DESCRIPTION = """Find cars and pedestrians in a recording, and look at them.
 
@@ -26,9 +26,9 @@ Boxes always go to OUTPUT/NAME_bbox.npy, which gen1.labels.read_boxes reads."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = command.command_line("detect_gen1.py", DESCRIPTION, RunConfig, as_positional=True)
+    parser = command.command_line("detect_gen1.py", DESCRIPTION, StreamConfig, as_positional=True)
     failed = partial(fail, memory="give a shorter time, --from-s and --to-s")
-    return command.run(parser, lambda **given: run(RunConfig(**given)), argv, failed=failed)
+    return command.run(parser, lambda **given: run(StreamConfig(**given)), argv, failed=failed)
 
 
 enter = command.door(main)

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,8 +19,9 @@ from evaluation.report import write_report
 from gen1.atomic import atomic_write, make_way, make_writable
 from gen1.coco import DetectionMetrics, evaluate
 from gen1.labels import write_boxes
-from gen1.protocol import PROTOCOLS, EvalProtocol, join
+from gen1.protocol import PROTOCOLS, EvalProtocol, ProtocolName, join
 from models.checkpoint import Checkpoint, checkpoint_file, load_model
+from models.choices import refuse_unknown_choices
 from models.decode import DetectConfig
 from models.deploy import deploy
 from models.detector import DetectorNetwork
@@ -37,9 +38,8 @@ class EvalConfig:
     Args:
         checkpoint: Checkpoint file, trained or deployed, or a run directory (its best.pt is used).
         cache: Directory that `python -m preprocessing` wrote.
-        split: "test", "val" or "train".
-        protocol: Rule of the headline mAP: "prophesee", "all-boxes" or "rvt"; the report has all
-            that the cache can serve.
+        split: Which recordings.
+        protocol: Rule of the headline mAP; the report has all that the cache can serve.
         output: Directory for metrics.json, detections/ and report/.
         batch_size: Samples per forward.
         workers: Processes that read the cache; 0 reads in this one.
@@ -54,8 +54,8 @@ class EvalConfig:
     checkpoint: Path
     cache: Path
     output: Path
-    split: str = "test"
-    protocol: str = "prophesee"
+    split: Literal["test", "val", "train"] = "test"
+    protocol: ProtocolName = "prophesee"
     batch_size: int = 16
     workers: int = 0
     device: str = "auto"
@@ -67,9 +67,7 @@ class EvalConfig:
     def __post_init__(self) -> None:
         for name in ("checkpoint", "cache", "output"):  # text will do
             object.__setattr__(self, name, Path(getattr(self, name)))
-        if self.protocol not in PROTOCOLS:
-            known = ", ".join(PROTOCOLS)
-            raise ValueError(f"protocol is {self.protocol!r}, expected one of {known}")
+        refuse_unknown_choices(self)
 
 
 def score(dataset: HistogramDataset, detections: Detections, protocol: str) -> DetectionMetrics:

@@ -12,13 +12,13 @@ import numpy as np
 
 from gen1.compiled import compiled
 from gen1.dat import ADDRESS_BITS, DatReader
-from gen1.protocol import PROTOCOLS
+from gen1.protocol import PROTOCOLS, ProtocolName
 from gen1.spec import HEIGHT, WIDTH
 from preprocessing.denoise import kept_events
 
 Representation = Literal["count", "last-polarity"]
 Downsample = Literal[1, 2, 4]
-Keep = Literal["", "prophesee", "all-boxes", "rvt"]  # the names of PROTOCOLS
+Keep = Literal["", ProtocolName]
 DOWNSAMPLE_FACTORS = get_args(Downsample)
 MAX_COUNT = 255
 KEEPS_ALL = "everything"  # what an empty `keep` is called

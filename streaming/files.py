@@ -19,7 +19,7 @@ from gen1.recordings import Recording, find_recordings, open_recording
 from gen1.spec import BOX, BOX_SUFFIX
 from streaming.detector import Detections, Network, load_network
 from streaming.recorded import Found, detect, time_range_us
-from streaming.settings import RunConfig
+from streaming.settings import StreamConfig
 
 #: Labels, 1 to 4 a second, are drawn so long before and after their time: things move on.
 LABEL_US = 50_000
@@ -44,7 +44,7 @@ def json_line(name: str, found: Detections) -> bytes:
 
 
 def draw(
-    config: RunConfig,
+    config: StreamConfig,
     recording: Recording,
     labels: np.ndarray,
     reader: DatReader,
@@ -77,7 +77,7 @@ def draw(
     return write_video(path, pictures(), fps)
 
 
-def targets(config: RunConfig, recording: Recording) -> tuple[Path, Path | None]:
+def targets(config: StreamConfig, recording: Recording) -> tuple[Path, Path | None]:
     """Where the boxes and the video of a recording go; both directories are made.
 
     Raises ValueError where boxes would lie beside the recording, as if they were its labels, and
@@ -97,7 +97,7 @@ def targets(config: RunConfig, recording: Recording) -> tuple[Path, Path | None]
 
 
 def process(
-    config: RunConfig, network: Network, recording: Recording, lines: BinaryIO | None
+    config: StreamConfig, network: Network, recording: Recording, lines: BinaryIO | None
 ) -> None:
     """Detect on one recording, write what was asked for and print a summary."""
     boxes_path, video = targets(config, recording)
@@ -121,7 +121,7 @@ def process(
             print(f"  video: {video}, {count} pictures")
 
 
-def run(config: RunConfig) -> int:
+def run(config: StreamConfig) -> int:
     """Detect on every recording; what is wrong with one is said and does not stop the others.
 
     The exit code: 1 if anything was wrong. Raises ValueError for what is wrong with all of them.

@@ -19,7 +19,7 @@ from preprocessing.histogram import HistogramSettings, window_histogram
 from preprocessing.inputs import network_frames, network_input
 from streaming.detector import Detections, Detector, Network
 from streaming.live import LiveReport, packets, replay
-from streaming.settings import RunConfig
+from streaming.settings import StreamConfig
 from streaming.windower import MAX_GAP_US
 
 CHUNK_US = 100_000
@@ -73,7 +73,7 @@ def check_silence(reader: DatReader, start_us: int, end_us: int) -> None:
             raise ValueError(f"{found}, expected a range of time without such a gap")
 
 
-def time_range_us(config: RunConfig, reader: DatReader) -> tuple[int, int]:
+def time_range_us(config: StreamConfig, reader: DatReader) -> tuple[int, int]:
     """Start and end in us: windows end every every_us after the start, up to the end."""
     if not reader.n_events:
         raise ValueError("holds no events, expected a recording")
@@ -91,7 +91,7 @@ def time_range_us(config: RunConfig, reader: DatReader) -> tuple[int, int]:
 
 
 def detect(
-    config: RunConfig,
+    config: StreamConfig,
     network: Network,
     recording: Recording,
     reader: DatReader,

@@ -7,7 +7,7 @@ SAMPLE_CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "spikeyolo-p-syn
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class StreamConfig:
     """Detect on one recording or a directory of them.
 
     Args:

@@ -381,8 +381,16 @@ def test_an_unknown_class_is_refused_before_the_work(
     assert "row 2: class_id is 2, expected 0 (car) or 1 (pedestrian)" in error
 
 
-def test_an_unknown_split_or_protocol_is_refused(street_cache, checkpoint, tmp_path, capsys):
-    assert "'holiday'" in refusal(capsys, checkpoint, street_cache, tmp_path, "--split", "holiday")
-    assert "protocol is 'mine', expected one of prophesee, all-boxes, rvt" in refusal(
-        capsys, checkpoint, street_cache, tmp_path, "--protocol", "mine"
-    )
+@pytest.mark.parametrize(
+    ("option", "given", "known"),
+    [("--split", "holiday", "'test', 'val', 'train'"), ("--protocol", "mine", "'prophesee', 'all")],
+)
+def test_an_unknown_split_or_protocol_is_refused(
+    street_cache, checkpoint, tmp_path, capsys, option, given, known
+):
+    command = ["--checkpoint", str(checkpoint), "--cache", str(street_cache), option, given]
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--output", str(tmp_path / "out")])
+    error = capsys.readouterr().err
+    assert given in error
+    assert known in error
