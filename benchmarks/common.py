@@ -14,6 +14,9 @@ from typing import Any
 
 import torch
 
+# Else benchmarks/preprocessing.py, beside the script, would hide the room of that name.
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from evaluation.provenance import commit, environment
 
 RESULTS = Path(__file__).parent / "results"

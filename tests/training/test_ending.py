@@ -195,7 +195,7 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint(
     def fill(trainer):
         figures = train_epoch(trainer)
         if trainer.epoch == 1:
-            trainer.writer.check(at_most=0)
+            trainer.files.check(at_most=0)
             figures |= dict.fromkeys(map(str, range(200)), 0.0)  # more than a block of events
             filler, free = small_disk / "filler", os.statvfs(small_disk)
             filler.write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - room_bytes)))

@@ -20,7 +20,13 @@ STAND_INS = {
 
 
 @pytest.fixture
-def environment(tmp_path):
+def job_id():
+    """The script takes its port from it: one of its own where tests run side by side."""
+    return str(os.getpid())
+
+
+@pytest.fixture
+def environment(tmp_path, job_id):
     """What SLURM gives a job, for one node with one process."""
     for name, script in STAND_INS.items():
         path = tmp_path / "bin" / name
@@ -31,7 +37,7 @@ def environment(tmp_path):
         **os.environ,
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
         "REQUEUED": str(tmp_path / "requeued"),
-        "SLURM_JOB_ID": "4711",
+        "SLURM_JOB_ID": job_id,
         "SLURM_JOB_NODELIST": "localhost",
         "SLURM_JOB_NUM_NODES": "1",
         "SLURM_GPUS_ON_NODE": "1",
@@ -40,7 +46,7 @@ def environment(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
-def test_a_signalled_job_saves_and_requeues(small_cache, tmp_path, environment, number):
+def test_a_signalled_job_saves_and_requeues(small_cache, tmp_path, environment, job_id, number):
     config, output = tmp_path / "tiny.yaml", tmp_path / "run"
     config.write_text(
         "model: {name: spikeyolo-p, time_steps: 2}\nepochs: 1000\nbatch_size: 4\nworkers: 2\n"
@@ -57,7 +63,7 @@ def test_a_signalled_job_saves_and_requeues(small_cache, tmp_path, environment, 
     finally:
         if job.poll() is None:
             os.killpg(job.pid, signal.SIGKILL)
-    assert (tmp_path / "requeued").read_text() == "requeue 4711\n"
+    assert (tmp_path / "requeued").read_text() == f"requeue {job_id}\n"
     state = load_checkpoint(output / "last.pt").training
     assert state["epoch"] >= 1
     assert not list(output.glob("*.tmp"))
