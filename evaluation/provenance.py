@@ -50,15 +50,31 @@ def flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
+#: Settings that older runs do not know: how those were trained.
+EARLIER = {"freeze": "nothing", "energy_weight": 0.0, "init": None}
+EARLIER |= {"distill": None, "distill_weight": 1.0}
+
+
 def training_settings(metrics: dict[str, Any]) -> dict[str, Any] | None:
-    """What metrics.json knows of the training, without the seed; None if nothing."""
+    """What metrics.json knows of the training, without the seed; None if nothing.
+
+    Runs begun with, or taught by, a network of their own seed (start/0, start/1) are of one kind.
+    """
     settings = metrics["trained"].get("settings")
-    return settings and {name: value for name, value in settings.items() if name != "seed"}
+    if not settings:
+        return None
+    found = {**EARLIER, **settings, "optim": {"backbone_lr": 1.0, **settings.get("optim", {})}}
+    seed = found.pop("seed", None)
+    for name in ("init", "distill"):
+        if found[name] and Path(found[name]).name == str(seed):
+            found[name] = str(Path(found[name]).parent)
+    return found
 
 
 def evaluated_settings(metrics: dict[str, Any]) -> dict[str, Any]:
     """All of metrics.json that says what was run and how detections were made."""
-    return {name: metrics[name] for name in ("model", "network", "histogram", "input", "detect")}
+    found = {name: metrics[name] for name in ("model", "network", "histogram", "input", "detect")}
+    return {**found, "network": {"bins_per_step": 1, **found["network"]}}
 
 
 def config_hash(metrics: dict[str, Any]) -> str:

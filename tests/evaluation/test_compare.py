@@ -85,6 +85,25 @@ def test_runs_that_differ_only_in_the_seed_are_one_row():
     assert "a0 (seed 0), a1 (seed 1), a2 (seed 2)" in runs_in_words(rows)
 
 
+def test_runs_begun_with_a_network_of_their_own_seed_are_one_row():
+    def run(seed, twin="pair/twin"):
+        settings = {"seed": seed, "init": f"pair/start/{seed}", "distill": f"{twin}/{seed}"}
+        return evaluation(seed, settings=settings)
+
+    runs = {"a": run(0), "b": run(1), "c": run(2, twin="other")}
+    assert [[*row.runs] for row in group_by_seed(runs)] == [["a", "b"], ["c"]]
+
+
+def test_a_run_from_before_a_setting_was_trained_with_its_first_value():
+    now = {"freeze": "nothing", "energy_weight": 0.0, "init": None, "distill": None}
+    now |= {"distill_weight": 1.0, "optim": {"lr": 0.1, "backbone_lr": 1.0}}
+    runs = {
+        "old": evaluation(settings={"optim": {"lr": 0.2}}),
+        "new": evaluation(settings=now, network__bins_per_step=1),
+    }
+    assert varied_settings(group_by_seed(runs)) == {"training.optim.lr": ["0.2", "0.1"]}
+
+
 def test_parts_that_only_one_family_of_models_has_are_no_columns():
     ours, theirs = {"gains": {"box": 7.5, "dfl": 1.5}}, {"gains": {"box": 0.05, "obj": 1}}
     runs = {
