@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo baselines rivals test test-slow test-all lint bench bench-gpu clean
+.PHONY: demo baselines rivals pair test test-slow test-all lint bench bench-gpu clean
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed; %s is %s. Try: make PYTHON=python3.12" % (sys.executable, sys.version.split()[0])) if sys.version_info < (3, 11) else 0'
@@ -18,8 +18,11 @@ DEMO := demo
 demo: $(READY)
 	$(BIN)/python -m simulator $(DEMO)/recordings --train 56 --val 10 --test 12 --seconds 5 --seed 0
 	$(BIN)/python -m preprocessing --input $(DEMO)/recordings --output $(DEMO)/cache --time-steps 2 --downsample 2
-	$(BIN)/python train_gen1.py --config configs/demo.yaml --cache $(DEMO)/cache --output $(DEMO)/run
+	$(BIN)/python train_gen1.py --config configs/demo.yaml --cache $(DEMO)/cache --output $(DEMO)/twin --model.activation relu
+	$(BIN)/python train_gen1.py --config configs/demo.yaml --cache $(DEMO)/cache --output $(DEMO)/run --init $(DEMO)/twin
+	$(BIN)/python eval_gen1.py --checkpoint $(DEMO)/twin --cache $(DEMO)/cache --output $(DEMO)/twin/test
 	$(BIN)/python eval_gen1.py --checkpoint $(DEMO)/run --cache $(DEMO)/cache --output $(DEMO)/run/test
+	$(BIN)/python eval_gen1.py --compare $(DEMO)/twin $(DEMO)/run --output $(DEMO)
 
 # --- the synthetic benchmark: networks and neurons on equal data and budget, three seeds --------
 # With -j2 on two cores; kill it as you like, it goes on when asked. Times: configs/synthetic.yaml.
@@ -45,6 +48,33 @@ $(BASE)/%/test/metrics.json: $(BASE)/cache/manifest.json configs/synthetic.yaml
 	$(BIN)/python train_gen1.py --config configs/synthetic.yaml --cache $(BASE)/cache --output $(BASE)/$* \
 	    --model.name $(call part,1) --model.activation $(call part,2) --seed $(call part,3) $(if $(findstring ems-res10/lif,$*),--model.max-spikes 1)
 	$(BIN)/python eval_gen1.py --checkpoint $(BASE)/$* --cache $(BASE)/cache --output $(BASE)/$*/test
+
+# --- a race of equals: the twin of ten epochs, and spikes of five after five of the twin's --------
+PAIR      := pair
+PAIRS     := $(foreach seed,$(SEEDS),$(foreach run,twin 1x4 1x8,$(PAIR)/$(run)/$(seed)))
+RATE      := --optim.lr 1e-2
+ONE_STEP  := --model.activation ilif --model.bins-per-step 2
+
+pair: $(PAIRS:%=%/test/metrics.json)
+	$(BIN)/python eval_gen1.py --compare $(PAIRS) --output $(PAIR)
+
+.PRECIOUS: $(foreach run,twin start 1x4 1x8,$(PAIR)/$(run)/%/best.pt)
+$(PAIR)/%/best.pt: export OMP_NUM_THREADS = 1
+$(PAIR)/%/best.pt: train = $(BIN)/python train_gen1.py --config configs/synthetic.yaml --cache $(BASE)/cache --output $(@D) --seed $(@D:$(PAIR)/$(1)/%=%) $(RATE)
+$(PAIR)/twin/%/best.pt: $(BASE)/cache/manifest.json
+	$(call train,twin) --model.activation relu --epochs 10 --eval-every 10
+
+$(PAIR)/start/%/best.pt: $(BASE)/cache/manifest.json
+	$(call train,start) --model.activation relu
+
+$(PAIR)/1x4/%/best.pt: $(PAIR)/start/%/best.pt $(PAIR)/twin/%/best.pt
+	$(call train,1x4) $(ONE_STEP) --model.max-spikes 4 --model.input-scale 1 --init $(PAIR)/start/$* --distill $(PAIR)/twin/$*
+
+$(PAIR)/1x8/%/best.pt: $(PAIR)/start/%/best.pt $(PAIR)/twin/%/best.pt
+	$(call train,1x8) $(ONE_STEP) --model.max-spikes 8 --model.input-scale 2 --init $(PAIR)/start/$* --distill $(PAIR)/twin/$*
+
+$(PAIR)/%/test/metrics.json: $(PAIR)/%/best.pt
+	$(BIN)/python eval_gen1.py --checkpoint $(PAIR)/$* --cache $(BASE)/cache --output $(@D)
 
 # --- for developers -----------------------------------------------------------------------------
 # Tests work on little: a process a core, of one thread; more would only wait for each other.
