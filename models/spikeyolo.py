@@ -160,3 +160,8 @@ class SpikeYOLO(DetectorNetwork):
 
 
 FAMILY = Family(SpikeYOLO, SIZES, VARIANTS, LossGains)
+
+
+def resolve_config(size: str, **overrides: Any) -> DetectorConfig:
+    """The configuration of a size, as `models.resolve` gives it: scripts import it from here."""
+    return FAMILY.published(size, {"name": f"spikeyolo-{size}", **overrides})
