@@ -116,7 +116,7 @@ class DetectorNetwork(nn.Module):
         self._carry_state = False
 
     def decode(
-        self, maps: list[Float[Tensor, "B C _ _"]]
+        self, maps: list[Float[Tensor, "B _ _ _"]]
     ) -> tuple[Float[Tensor, "B A 4"], Float[Tensor, "B A nc"]]:
         """Raw maps -> boxes_xyxy [B, A, 4] in network px and scores [B, A, nc] in [0, 1]."""
         raise NotImplementedError

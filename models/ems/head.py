@@ -58,7 +58,7 @@ def sizes(logits: Float[Tensor, "*n 2"], anchors: Float[Tensor, "*#n 2"]) -> Flo
 
 
 def decode_anchors(
-    maps: list[Float[Tensor, "B C _ _"]], anchors: Anchors
+    maps: list[Float[Tensor, "B _ _ _"]], anchors: Anchors
 ) -> tuple[Float[Tensor, "B A 4"], Float[Tensor, "B A nc"]]:
     """Raw maps [B, n (5 + nc), H/s, W/s], s = 16, 32 -> boxes and scores of every anchor.
 

@@ -128,7 +128,7 @@ class EMSYOLO(DetectorNetwork):
         return self.head([p4, self._run(self.out5, p5)])
 
     def decode(
-        self, maps: list[Float[Tensor, "B C _ _"]]
+        self, maps: list[Float[Tensor, "B _ _ _"]]
     ) -> tuple[Float[Tensor, "B A 4"], Float[Tensor, "B A nc"]]:
         return decode_anchors(maps, self.config.anchors)
 
