@@ -80,13 +80,13 @@ $(PAIR)/%/test/metrics.json: $(PAIR)/%/best.pt
 # Tests work on little: a process a core, of one thread; more would only wait for each other.
 test test-slow test-all: export OMP_NUM_THREADS = 1
 test: $(READY)
-	$(BIN)/python -m pytest -n auto -m 'not gpu and not slow'
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m 'not gpu and not slow'
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -n auto -m 'slow and not gpu'
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m 'slow and not gpu'
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 lint: $(READY)
 	$(BIN)/ruff check .
