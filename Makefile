@@ -12,7 +12,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-# --- the demo: synthetic recordings to mAP and energy, about 13 minutes on two cores ------------
+# --- the demo: synthetic recordings to mAP and energy, of the ANN twin and of spikes --------------
 DEMO := demo
 
 demo: $(READY)
