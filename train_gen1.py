@@ -58,7 +58,7 @@ def trainer_of(config: TrainConfig, ranks: Ranks = ALONE) -> Trainer:
     started = begin(model, config, ranks) if config.init else {}
     task = detection_task(config, model, manifest, ranks)
     trainer = Trainer(config, model, task, about_data(config, manifest), ranks)
-    trainer.origin = started
+    trainer.begun_from = started
     return trainer
 
 
@@ -107,9 +107,8 @@ def chosen(words: Sequence[str]) -> DetectorConfig:
     options = vars(peek.parse_known_args(words)[0])
     found: dict[str, Any] = dict(GEN1)
     for path in options.pop("config"):
-        with suppress(
-            OSError, yaml.YAMLError, KeyError, TypeError, AttributeError
-        ):  # the parser says what is wrong
+        # If a file is not there, or no such mapping, the parser says so.
+        with suppress(OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
             model = as_of_today(yaml.safe_load(Path(path).read_bytes()))["model"]
             found |= {name: value for name, value in model.items() if name in CHOICES}
     return resolve(**found | {name: value for name, value in options.items() if value})

@@ -69,7 +69,8 @@ def test_teacher_and_energy_are_parts_of_the_loss(small_cache, twin, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--energy_weight", "-1"], "energy_weight is -1.0, expected 0 or more"),
+        (["--energy-weight", "-1"], "energy_weight is -1.0, expected 0 or more"),
+        (["--distill-weight", "-1"], "distill_weight is -1.0, expected 0 or more"),
         (["--energy_weight", "1", "--model.activation", "relu"], "activation 'relu' has no energy"),
         (["--init", "/nowhere"], "/nowhere: no such checkpoint"),
         (["--distill", "/nowhere"], "/nowhere: no such checkpoint"),

@@ -88,8 +88,6 @@ class RunConfig:
         init: Checkpoint to begin with: of a twin, another D, T, neuron or number of classes; what
             was taken over is printed and kept in run.json.
         freeze: "backbone" leaves its weights and batch norms as they are.
-        energy_weight: Weight, in the loss, of the energy of accumulates as a share of the energy
-            of the ANN-equivalent; 0 asks for accuracy alone.
         model: The network.
         optim: Optimizer, learning rate, clipping and weight averaging.
         gains: Weights of the parts of the loss, by name; those left out are the published ones.
@@ -111,7 +109,6 @@ class RunConfig:
     wandb: str = ""
     init: Path | None = None
     freeze: Literal["nothing", "backbone"] = "nothing"
-    energy_weight: float = 0.0
     model: DetectorConfig = field(default_factory=partial(resolve, "spikeyolo-s", variant="gen1"))
     optim: OptimConfig = field(default_factory=OptimConfig)
     gains: Mapping[str, float] = field(default_factory=dict)
@@ -121,8 +118,6 @@ class RunConfig:
         for name in ("epochs", "batch_size", "eval_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
-        if not self.energy_weight >= 0:
-            raise ValueError(f"energy_weight is {self.energy_weight}, expected 0 or more")
         gains = published_but(family(self.model.family).gains(), self.gains)
         object.__setattr__(self, "gains", asdict(gains))
 
@@ -147,6 +142,8 @@ class TrainConfig(RunConfig):
         protocol: Rule of the val mAP.
         distill: Checkpoint of a larger network or twin whose maps the network is to imitate.
         distill_weight: Weight of that imitation beside the loss of the labels.
+        energy_weight: Weight, in the loss, of the energy of accumulates as a share of the energy
+            of the ANN-equivalent; 0 asks for accuracy alone.
         pictures: Label times of val drawn into TensorBoard; firing rates are theirs (0: of 4).
         augment: What augmentation may do.
         detect: Thresholds of the detections on val.
@@ -159,9 +156,16 @@ class TrainConfig(RunConfig):
     protocol: ProtocolName = "prophesee"
     distill: Path | None = None
     distill_weight: float = 1.0
+    energy_weight: float = 0.0
     pictures: int = 4
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     detect: DetectConfig = field(default_factory=DetectConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("distill_weight", "energy_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
 
 
 def plain(settings: Any) -> dict[str, Any]:

@@ -113,7 +113,7 @@ class Trainer:
         self.files = RunFiles(config, about, ranks)
         self.times = StepTimes(self.device)
         self.logbook: Logbook | None = None
-        self.origin: dict[str, Any] = {}  # where its first weights come from, for run.json
+        self.begun_from: dict[str, Any] = {}  # whose weights it began with, for run.json
 
     # ------------------------------------------------------------------ saving and continuing
 
@@ -183,7 +183,7 @@ class Trainer:
                 found = f"continuing {self.config.output} {place}"
                 print("; ".join([found, *self.files.changes]), flush=True)
             where = {"epoch": self.epoch, "batch": self.batch, "device": str(self.device)}
-            self.files.note_start({**self.task.data.identity, **self.origin, **where})
+            self.files.note_start({**self.task.data.identity, **self.begun_from, **where})
         self.stop.listen()
         self.ranks.finish = self.files.finish
         try:
