@@ -283,6 +283,7 @@ def test_labels_are_read_before_anything_is_detected(detect, recording, tmp_path
     assert not (tmp_path / "boxes" / "a_bbox.npy").exists()
 
 
+@pytest.mark.slow
 def test_membranes_may_be_carried(detect, checkpoint, recording, tmp_path):
     model, (config, _, meta, *_) = load_model(checkpoint)
     with torch.no_grad():

@@ -58,6 +58,7 @@ def test_a_gain_of_another_loss_is_refused(trained, tmp_path, capsys):
     assert "gains.dfl" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_is_scored_priced_and_compared(trained, small_cache, tmp_path, capsys):
     _, run = trained
     command = ["--checkpoint", str(run), "--cache", str(small_cache), "--device", "cpu"]

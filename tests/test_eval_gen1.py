@@ -75,6 +75,7 @@ def evaluated_deployed(street_cache, checkpoint, tmp_path_factory):
     return config, run(config)
 
 
+@pytest.mark.slow
 def test_a_deployed_checkpoint_scores_and_costs_what_the_trained_one_does(
     evaluated, evaluated_deployed
 ):
@@ -309,6 +310,7 @@ def checkpoint_for(cache, checkpoint, path):
 
 
 @pytest.mark.filterwarnings("ignore:.*2 of 8 labels have no sample")
+@pytest.mark.slow
 def test_a_protocol_whose_samples_were_not_kept_is_left_out(
     relabelled, checkpoint, tmp_path, capsys
 ):
@@ -337,6 +339,7 @@ def make_small(boxes):
     boxes["class_confidence"] = np.nan  # which nobody looks at
 
 
+@pytest.mark.slow
 def test_labels_that_do_not_count_leave_the_other_protocols_alone(
     relabelled, checkpoint, tmp_path, capsys
 ):

@@ -24,6 +24,7 @@ def twin(small_cache, tmp_path_factory):
     return output
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_its_twin_and_says_so(small_cache, twin, tmp_path, capsys):
     rates = ["--optim.lr", "1e-12", "--optim.warmup_bias_lr", "0", "--optim.weight_decay", "0"]
     command = options(small_cache, tmp_path, "--init", str(twin), *rates)
@@ -39,6 +40,7 @@ def test_a_run_begins_with_its_twin_and_says_so(small_cache, twin, tmp_path, cap
     assert "begun from" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_stays_while_the_head_learns(small_cache, twin, tmp_path):
     more = ["--init", str(twin), "--freeze", "backbone", "--optim.warmup_epochs", "0"]
     assert main(options(small_cache, tmp_path, *more)) == 0
@@ -49,6 +51,7 @@ def test_a_frozen_backbone_stays_while_the_head_learns(small_cache, twin, tmp_pa
     assert not moved & {"stage1", "down2", "stage4", "sppf"}
 
 
+@pytest.mark.slow
 def test_a_backbone_can_learn_at_a_rate_of_its_own(small_cache, tmp_path):
     more = ["--optim.backbone_lr", "0.1", "--optim.warmup_epochs", "0", "--optim.name", "adamw"]
     assert main(options(small_cache, tmp_path, *more)) == 0
@@ -57,6 +60,7 @@ def test_a_backbone_can_learn_at_a_rate_of_its_own(small_cache, tmp_path):
     assert rates == pytest.approx([0.02] * 3 + [0.002] * 3)
 
 
+@pytest.mark.slow
 def test_teacher_and_energy_are_parts_of_the_loss(small_cache, twin, tmp_path):
     more = ["--distill", str(twin), "--energy_weight", "1"]
     assert main(options(small_cache, tmp_path, *more)) == 0

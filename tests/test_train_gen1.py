@@ -206,6 +206,7 @@ def test_only_epochs_and_processes_may_change(asked, found, possible, allowed):
     assert (FLAG in str(refused.value)) == possible
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_with_more_epochs_and_says_so(begun, capsys):
     longer = replace(begun, epochs=2)
     with pytest.raises(ValueError, match=r"begun with epochs 1, not 2: .*--continue-changed"):
@@ -257,6 +258,7 @@ def test_another_number_of_processes_goes_on_at_the_same_batch(config, tmp_path)
     assert_same_weights(last.training["weights"], weights_of(config.output / "last.pt"))
 
 
+@pytest.mark.slow
 def test_a_run_says_how_it_came_about(config):
     config = replace(config, epochs=1)
     for _ in range(2):
@@ -272,6 +274,7 @@ def test_a_run_says_how_it_came_about(config):
 
 
 @pytest.mark.parametrize(("activation", "epochs"), [("ilif", 2), ("relu", 1)])
+@pytest.mark.slow
 def test_silent_layers_are_warned_of_once_even_without_pictures(config, capsys, activation, epochs):
     """Weights that never move: what is silent after the first epoch is silent after the second."""
     model = replace(TINY, activation=activation)
@@ -448,6 +451,7 @@ def test_an_output_that_cannot_be_is_named(config, capsys, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.*labels have no sample")
+@pytest.mark.slow
 def test_strides_learn_from_the_nearest_labels_and_are_scored(relabelled, config):
     cache = relabelled({}, "--every-ms", "250")
     train_gen1.run(replace(config, cache=cache, epochs=1, pictures=0))

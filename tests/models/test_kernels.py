@@ -297,6 +297,7 @@ def test_more_neurons_than_32_bits_count(kernels_on_cpu, vectorised, tmp_path):
 # --- as torch operators ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_operators_keep_their_promises():
     """Schemas, fake results and autograd registration, by torch's own check."""
     x = LAYOUTS["channels_last"](torch.randn(2, 3, 8, 4, 4))

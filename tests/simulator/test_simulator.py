@@ -217,6 +217,7 @@ def test_the_wave_is_a_sine():
     np.testing.assert_allclose(wave(cycles), np.sin(2 * np.pi * cycles), atol=1.2e-3)
 
 
+@pytest.mark.slow
 def test_two_workers_write_what_one_writes(tmp_path):
     for folder, workers in (("one", 1), ("two", 2)):
         jobs = plan(tmp_path / folder, {"train": 1, "val": 1}, Settings(0.25, 0))
