@@ -74,7 +74,7 @@ def training_settings(metrics: dict[str, Any]) -> dict[str, Any] | None:
 def evaluated_settings(metrics: dict[str, Any]) -> dict[str, Any]:
     """All of metrics.json that says what was run and how detections were made."""
     found = {name: metrics[name] for name in ("model", "network", "histogram", "input", "detect")}
-    return {**found, "network": {"bins_per_step": 1, **found["network"]}}
+    return {**found, "network": {"bins_per_step": 1, "shown": 1, **found["network"]}}
 
 
 def config_hash(metrics: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.blocks import per_step
 from models.choices import refuse_unknown_choices
-from models.neuron import NEURONS, Backend
+from models.neuron import NEURONS, Backend, neurons
 from models.recompute import recomputed
 
 MAX_STRIDE = 32
@@ -28,6 +28,8 @@ class DetectorConfig:
         time_steps: T, time bins of one input; must be the cache's.
         bins_per_step: Bins that enter as channels of one step of a spiking network; divides T.
             1: every bin is a step; T: one step sees all, as the ANN twin always does.
+        shown: Steps for which a spiking network is shown the same bins; the first layer, which
+            multiplies, runs once for them.
         max_spikes: D, largest spike count of a neuron in one step.
         decay: Share of the membrane kept from step to step, in [0, 1].
         input_scale: Factor on a neuron's input.
@@ -44,6 +46,7 @@ class DetectorConfig:
     in_channels: int = 3
     time_steps: int = 1
     bins_per_step: int = 1
+    shown: int = 1
     max_spikes: int = 4
     decay: float = 0.25
     input_scale: float = 1.0
@@ -59,7 +62,15 @@ class DetectorConfig:
     def __post_init__(self) -> None:
         activation = self.renamed.get(self.activation, self.activation)
         object.__setattr__(self, "activation", activation)
-        for name in ("num_classes", "in_channels", "time_steps", "bins_per_step", "max_spikes"):
+        counts = (
+            "num_classes",
+            "in_channels",
+            "time_steps",
+            "bins_per_step",
+            "shown",
+            "max_spikes",
+        )
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
         if self.time_steps % self.bins_per_step:
@@ -79,7 +90,7 @@ class DetectorConfig:
     @property
     def steps(self) -> int:
         """Passes through the network in one forward; 1 for an ANN twin."""
-        return self.time_steps // self.bins_together
+        return self.time_steps // self.bins_together * (self.shown if self.is_spiking else 1)
 
     @property
     def bins_together(self) -> int:
@@ -155,6 +166,13 @@ class DetectorNetwork(nn.Module):
         if not self.carry_state:
             functional.reset_net(self)
         return x
+
+    def _shown(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T_shown B C H W"]:
+        """What the first layer made of every step, for as many steps as the neurons see it."""
+        config = self.config
+        slots = max((neuron.repeats for neuron in neurons(self).values()), default=1)
+        times = slots * (config.shown if config.is_spiking else 1)
+        return x.repeat_interleave(times, dim=0) if times > 1 else x
 
     def _run(self, stage: nn.Module, x: Float[Tensor, "T B _ _ _"]) -> Float[Tensor, "T B _ _ _"]:
         """stage(x); with `checkpoint_stages` block by block, keeping only what lies between."""

@@ -89,7 +89,6 @@ class SpikeYOLO(DetectorNetwork):
     def __init__(self, config: SpikeYOLOConfig) -> None:
         super().__init__(config)
         neuron = neuron_factory(config)
-        self.repeats = getattr(neuron(), "repeats", 1)
         c1, c2, c3, c4 = (round(c * config.width) for c in (128, 256, 512, 1024))
         last_blocks = 3 if config.variant == "coco" else 1
 
@@ -140,9 +139,7 @@ class SpikeYOLO(DetectorNetwork):
         return DetectionLoss(self.config.num_classes, gains_of_all, sum_over_ranks=sum_over_ranks)
 
     def forward(self, x: Tensor) -> list[Float[Tensor, "B _ _ _"]]:
-        x = self.down1(self._start(x))
-        if self.repeats > 1:
-            x = x.repeat_interleave(self.repeats, dim=0)  # the stem runs once per step
+        x = self._shown(self.down1(self._start(x)))
         x = self._run(self.stage1, x)
         p3 = self._run(self.stage2, self.down2(x))
         p4 = self._run(self.stage3, self.down3(p3))

@@ -320,8 +320,8 @@ def build_optimizer(
         kind = 2 if name.endswith("bias") else 0 if parameter.dim() > 1 else 1
         groups[kind + 3 * (name.partition(".")[0] in backbone)]["params"].append(parameter)
     if config.name == "sgd":
-        return torch.optim.SGD(groups, config.lr, config.momentum, nesterov=True)
-    return torch.optim.AdamW(groups, config.lr, betas=(config.momentum, 0.999))
+        return torch.optim.SGD(groups, config.lr, config.momentum, nesterov=True, fused=True)
+    return torch.optim.AdamW(groups, config.lr, betas=(config.momentum, 0.999), fused=True)
 
 
 def decay_factor(config: OptimConfig, epoch: int, epochs: int) -> float:

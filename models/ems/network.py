@@ -119,7 +119,7 @@ class EMSYOLO(DetectorNetwork):
         self.carry_state = False
 
     def forward(self, x: Tensor) -> list[Float[Tensor, "B _ _ _"]]:
-        x = self.stem(self._start(x))
+        x = self._shown(self.stem(self._start(x)))
         x = self._run(self.stage2, self._run(self.stage1, x))
         p4 = self._run(self.stage3, x)
         p5 = self._run(self.neck, self._run(self.stage4, p4))

@@ -1,4 +1,4 @@
-"""Where time enters: bins one by one as steps, or stacked as channels of fewer steps."""
+"""Where time enters: bins one by one as steps, stacked as channels of fewer, or shown again."""
 
 import pytest
 import torch
@@ -13,9 +13,15 @@ NAMES = ["spikeyolo-p", "ems-res10"]
 
 
 def network(name, **settings):
+    """With batch norms of what it sees, so that every layer fires."""
     torch.manual_seed(0)
     options = {"activation": "ilif", "time_steps": T, "variant": "gen1", **settings}
-    return build_model(name, **options).double().eval()
+    model = build_model(name, **options).double()
+    for bn in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        bn.momentum = 1.0
+    with torch.no_grad():
+        model(events())
+    return model.eval()
 
 
 def events():
@@ -52,10 +58,37 @@ def test_one_step_of_all_bins_is_the_quantised_twin(name):
     assert report.ac > 0
 
 
+def shown_once_and_twice(name, **settings):
+    """Two networks of equal weights."""
+    once, twice = network(name, **settings), network(name, shown=2, **settings)
+    twice.load_state_dict(once.state_dict())
+    return once, twice
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_that_are_shown_again_differ_by_their_membranes_alone(name):
+    x = events()
+    for decay, alike in ((0.0, True), (0.5, False)):
+        once, twice = shown_once_and_twice(name, decay=decay)
+        assert all(map(torch.allclose, once(x), twice(x))) == alike
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_shown_again_costs_no_second_stem(name):
+    x = events()
+    pair = shown_once_and_twice(name, decay=0.0, bins_per_step=T)
+    once, twice = (measure_energy(model, [x]) for model in pair)
+    assert (once.time_steps, twice.time_steps) == (1, 2)
+    assert once.layers[0].mac == twice.layers[0].mac > 0
+    assert once.ann_mj == pytest.approx(twice.ann_mj)
+    assert 2 * once.ac == pytest.approx(twice.ac)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bins", [2, 4])
-def test_its_spike_driven_twin_is_equal(name, bins):
-    deployed = deploy(network(name, bins_per_step=bins))
+@pytest.mark.parametrize("shown", [1, 3])
+def test_its_spike_driven_twin_is_equal(name, bins, shown):
+    deployed = deploy(network(name, bins_per_step=bins, shown=shown))
     x = events()
     for ours, theirs in zip(spike_driven(deployed)(x), deployed(x), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-9)
