@@ -54,6 +54,7 @@ def trainer_of(config: TrainConfig, ranks: Ranks = ALONE) -> Trainer:
     make_writable(config.output)
     seed_everything(config.seed)
     manifest = read_manifest(config.cache)
+    config = replace(config, protocol=config.protocol or manifest.dataset.protocol)
     model = build_network(config.model)
     started = begin(model, config, ranks) if config.init else {}
     task = detection_task(config, model, manifest, ranks)
@@ -99,18 +100,26 @@ def train(config: TrainConfig, ranks: Ranks) -> None:
 
 
 def chosen(words: Sequence[str]) -> DetectorConfig:
-    """The network that files and options name, as published, before all else is read."""
+    """The network that files and options name, as published, before all else is read.
+
+    For as many classes as the cache has, if it can be read.
+    """
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     peek.add_argument("--config", action="append", default=[])
+    peek.add_argument("--cache")
     for name in CHOICES:
         peek.add_argument(f"--model.{name}", dest=name)
     options = vars(peek.parse_known_args(words)[0])
-    found: dict[str, Any] = dict(GEN1)
+    found, cache = dict[str, Any](GEN1), None
     for path in options.pop("config"):
         # If a file is not there, or no such mapping, the parser says so.
         with suppress(OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
-            model = as_of_today(yaml.safe_load(Path(path).read_bytes()))["model"]
+            settings = as_of_today(yaml.safe_load(Path(path).read_bytes()))
+            cache, model = settings.get("cache", cache), settings["model"]
             found |= {name: value for name, value in model.items() if name in CHOICES}
+    cache = options.pop("cache") or cache
+    with suppress(ValueError):  # it will say what is wrong with it when it is opened
+        found["num_classes"] = len(read_manifest(cache or "").dataset.classes)
     return resolve(**found | {name: value for name, value in options.items() if value})
 
 

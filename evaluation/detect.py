@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import BatchSampler
 from tqdm import tqdm
 
-from gen1.spec import BOX, CLASSES
+from gen1.spec import BOX, GEN1, DatasetSpec
 from models.decode import DetectConfig, non_max_suppression
 from models.detector import DetectorConfig, DetectorNetwork
 from preprocessing.dataset import HistogramDataset, Loader
@@ -27,19 +27,21 @@ def open_split(
     config: DetectorConfig,
     settings: HistogramSettings,
     input: str,
+    spec: DatasetSpec = GEN1,
     **options: Any,
 ) -> HistogramDataset:
-    """The split of a cache made with `settings`, as the input the network `config` reads.
+    """The split of a cache made with `settings` of `spec`, as the network `config` reads it.
 
-    Raises ValueError for labels of a class that the network or the scoring does not know.
+    Raises ValueError for another data set, and for labels of a class the network does not know.
     """
     check_input(config.in_channels, config.time_steps, settings, input)
-    known = CLASSES[: config.num_classes]
-    options |= {"settings": settings, "input": input, "class_names": known}
+    options |= {"settings": settings, "input": input}
+    options |= {"spec": spec, "num_classes": config.num_classes}
     dataset = HistogramDataset(cache, split, input_geometry(settings, input), **options)
-    if config.num_classes > len(CLASSES):
+    if config.num_classes > len(spec.classes):
         found = f"the model was built for {config.num_classes} classes"
-        raise ValueError(f"{found}, expected {len(CLASSES)} at most: {', '.join(CLASSES)}")
+        expected = f"{len(spec.classes)} at most: {', '.join(spec.classes)}"
+        raise ValueError(f"{found}, expected {expected}")
     return dataset
 
 

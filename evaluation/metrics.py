@@ -4,7 +4,7 @@ import json
 import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,8 @@ from evaluation.report import write_report
 from gen1.atomic import atomic_write, make_way, make_writable
 from gen1.coco import DetectionMetrics, evaluate
 from gen1.labels import write_boxes
-from gen1.protocol import PROTOCOLS, EvalProtocol, ProtocolName, join
+from gen1.protocol import PROTOCOLS, EvalProtocol, join, protocols_of
+from gen1.spec import DatasetSpec, ProtocolName
 from models.checkpoint import Checkpoint, checkpoint_file, load_model
 from models.choices import refuse_unknown_choices
 from models.decode import DetectConfig
@@ -39,7 +40,8 @@ class EvalConfig:
         checkpoint: Checkpoint file, trained or deployed, or a run directory (its best.pt is used).
         cache: Directory that `python -m preprocessing` wrote.
         split: Which recordings.
-        protocol: Rule of the headline mAP; the report has all that the cache can serve.
+        protocol: Rule of the headline mAP, "" for that of the data set; the report has all that the
+            cache can serve.
         output: Directory for metrics.json, detections/ and report/.
         batch_size: Samples per forward.
         workers: Processes that read the cache; 0 reads in this one.
@@ -55,7 +57,7 @@ class EvalConfig:
     cache: Path
     output: Path
     split: Literal["test", "val", "train"] = "test"
-    protocol: ProtocolName = "prophesee"
+    protocol: ProtocolName | Literal[""] = ""
     batch_size: int = 16
     workers: int = 0
     device: str = "auto"
@@ -72,17 +74,18 @@ class EvalConfig:
 
 def score(dataset: HistogramDataset, detections: Detections, protocol: str) -> DetectionMetrics:
     """mAP of the detections of every recording of a split under a named protocol."""
-    rule, names = PROTOCOLS[protocol], dataset.recordings
+    rule, names = protocols_of(dataset.spec)[protocol], dataset.recordings
     labels = [dataset.labels(name) for name in names]
     found = [detections[name] for name in names]
     if dataset.settings.every_us:
         found = [_at_label_times(dataset, name, detections[name], rule) for name in names]
-    return evaluate(labels, found, rule)
+    return evaluate(labels, found, rule, dataset.spec.classes)
 
 
 def left_out(dataset: HistogramDataset) -> dict[str, str]:
     """Protocols that a split cannot be scored by -> why; reads labels and times alone."""
-    reasons = {name: _why_not(dataset, rule) for name, rule in PROTOCOLS.items()}
+    rules = protocols_of(dataset.spec)
+    reasons = {name: _why_not(dataset, rule) for name, rule in rules.items()}
     return {name: reason for name, reason in reasons.items() if reason}
 
 
@@ -196,6 +199,7 @@ def metrics_of(
     scores: dict[str, DetectionMetrics],
     energy: EnergyReport,
     measured: dict[str, Any],
+    spec: DatasetSpec,
 ) -> dict[str, Any]:
     """Everything measured and the rule behind every number, as plain data for metrics.json."""
     headline = scores[config.protocol]
@@ -232,6 +236,7 @@ def metrics_of(
         "trained": {key: meta.get(key) for key in ("epoch", "seed", "commit", "settings")},
         "histogram": meta["histogram"],
         "input": meta["input"],
+        "dataset": spec.as_dict(),
         "commit": commit(),
         "environment": environment(),
     }
@@ -246,6 +251,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
     dataset = open_split(
         config.cache, config.split, checkpoint.config, *input_of(checkpoint.meta, config.checkpoint)
     )
+    config = replace(config, protocol=config.protocol or dataset.spec.protocol)
     left_out = refuse_unserved(dataset, config.protocol)
     for folder in ("detections", "report"):
         make_writable(config.output / folder)
@@ -262,7 +268,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
         "recordings_crc32": recordings_crc32(dataset),
         "left_out": left_out,
     }
-    metrics = metrics_of(config, checkpoint, scores, energy, measured)
+    metrics = metrics_of(config, checkpoint, scores, energy, measured, dataset.spec)
 
     for name, boxes in detections.items():
         write_boxes(config.output / "detections" / f"{name}_bbox.npy", boxes)

@@ -4,6 +4,7 @@ A frame shows one window of a recording: events, boxes and labels, what happened
 Pillow draws it; matplotlib, too slow for each of them, draws the curves once.
 """
 
+import colorsys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 
 from gen1.coco import DetectionMetrics
-from gen1.spec import CLASSES
 from models.energy import EnergyReport
 
 OFF_COLOUR, ON_COLOUR = np.array([52, 101, 164]), np.array([204, 71, 58])
 LABEL_COLOUR = "#222222"
-CLASS_COLOURS = ("#d98200", "#178a4c")
+CLASS_COLOURS = ("#d98200", "#178a4c", "#8e44ad", "#1f9aa8", "#b5306e", "#7a5c2e")
+GOLDEN_SECTION = 0.618034
 SPIKING, EQUIVALENT = "#178a4c", "#b9b9b9"
 #: How dark a pixel with 0, 1, 2, 3 or more events is: fixed, so that pictures do not flicker.
 STRENGTHS = np.array([0, 0.5, 0.75, 1])
@@ -34,12 +35,13 @@ DASH_PX = 6
 Corners = tuple[int, int, int, int]  # left, top, right, bottom in px, the last two included
 
 
-def class_name(class_id: int) -> str:
-    return CLASSES[class_id] if class_id < len(CLASSES) else f"class {class_id}"
-
-
 def class_colour(class_id: int) -> str:
-    return CLASS_COLOURS[class_id % len(CLASS_COLOURS)]
+    """One of CLASS_COLOURS, then hues that lie far from those before them, without end."""
+    if class_id < len(CLASS_COLOURS):
+        return CLASS_COLOURS[class_id]
+    shade = (0.75, 0.5)[class_id % 2]
+    rgb = colorsys.hsv_to_rgb(class_id * GOLDEN_SECTION % 1, 0.85, shade)
+    return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
 
 
 def event_image(frames: np.ndarray) -> np.ndarray:
@@ -59,6 +61,7 @@ def draw_detections(
     labels: np.ndarray,
     detections: np.ndarray,
     title: str,
+    classes: Sequence[str],
 ) -> None:
     """One label time: events, dashed labels, detections with class and score.
 
@@ -72,7 +75,7 @@ def draw_detections(
     for box in detections:
         colour = class_colour(int(box["class_id"]))
         axes.add_patch(_outline(box, edgecolor=colour, linewidth=1.6))
-        text = f"{class_name(int(box['class_id']))} {box['class_confidence']:.2f}"
+        text = f"{classes[box['class_id']]} {box['class_confidence']:.2f}"
         corner = max(box["x"], 0), max(box["y"], 8)
         frame = {"facecolor": colour, "edgecolor": "none", "pad": 1}
         axes.text(*corner, text, bbox=frame, color="white", fontsize=6, va="bottom", clip_on=True)
@@ -164,14 +167,16 @@ def near(boxes: np.ndarray, t_us: int, within_us: int) -> np.ndarray:
 class FramePainter:
     """Paints the pictures of one recording, all of `size` (width, height), even numbers of px.
 
-    sensor_hw in px; the sensor is enlarged by an integer to at most picture_height, or shown as
-    it is. times_s, event_rate (events/s) and firing_rate (in [0, 1], nan or None: not known) are
-    one value per window, for the strip below. labelled: name what is dashed.
+    classes: their names. sensor_hw in px; the sensor is enlarged by an integer to at most
+    picture_height, or shown as it is. times_s, event_rate (events/s) and firing_rate (in [0, 1],
+    nan or None: not known) are one value per window, for the strip below. labelled: name what is
+    dashed.
     """
 
     def __init__(
         self,
         name: str,
+        classes: Sequence[str],
         sensor_hw: tuple[int, int],
         times_s: np.ndarray,
         event_rate: np.ndarray,
@@ -179,6 +184,7 @@ class FramePainter:
         picture_height: int = 720,
         labelled: bool = True,
     ) -> None:
+        self.classes = classes
         self.sensor_hw, self.scale = sensor_hw, max(picture_height // sensor_hw[0], 1)
         height, width = (side * self.scale for side in sensor_hw)
         text_px = max(height // 36, 13)
@@ -231,8 +237,7 @@ class FramePainter:
     ) -> None:
         """Class and score beside every box, where they cover no other name if there is such."""
         texts = [
-            f"{class_name(int(box['class_id']))} {box['class_confidence']:.2f}"
-            for box in detections
+            f"{self.classes[box['class_id']]} {box['class_confidence']:.2f}" for box in detections
         ]
         extents = [draw.textbbox((0, 0), text, self._font) for text in texts]
         sides = [(int(x2 - x1) + 6, int(y2 - y1) + 6) for x1, y1, x2, y2 in extents]
@@ -250,11 +255,17 @@ class FramePainter:
         draw.text((x, middle), name, LABEL_COLOUR, self._font, anchor="lm")
         x += draw.textlength(name, self._font) + 2 * text_px
         half = text_px // 2
-        for class_id, known in enumerate(CLASSES):
+        for class_id, known in enumerate(self.classes):
+            length = draw.textlength(known, self._font)
+            if x + length > 0.8 * self.size[0]:
+                more = f"+ {len(self.classes) - class_id}"
+                draw.text((x, middle), more, INK, self._font, anchor="lm")
+                x += draw.textlength(more, self._font) + text_px
+                break
             square = (x, middle - half, x + text_px, middle + half)
             draw.rectangle(square, outline=class_colour(class_id), width=self._line)
             draw.text((x + 1.4 * text_px, middle), known, INK, self._font, anchor="lm")
-            x += draw.textlength(known, self._font) + 2.4 * text_px
+            x += length + 2.4 * text_px
         if not labelled:
             return
         for dash in _dashes((int(x), middle - half, int(x) + text_px, middle + half)):

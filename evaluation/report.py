@@ -16,7 +16,7 @@ from evaluation.pictures import draw_detections, energy_per_layer, firing_rates,
 from evaluation.provenance import flat, rule_of, thresholds
 from gen1.atomic import atomic_write
 from gen1.coco import DetectionMetrics
-from gen1.protocol import PROTOCOLS, EvalProtocol
+from gen1.protocol import EvalProtocol
 from models.energy import EnergyReport
 from preprocessing.dataset import HistogramDataset
 
@@ -78,7 +78,10 @@ def sources(metrics: dict[str, Any]) -> dict[str, str]:
     recordings = f"{headline['recordings']} recordings of {metrics['cache']}"
     counted = f"{energy['samples']} samples of the split, prices {energy['prices']['name']}"
     return {
-        **{f"protocol {name}": PROTOCOLS[name].in_words() for name in metrics["protocols"]},
+        **{
+            f"protocol {name}": EvalProtocol(**p["rule"]).in_words()
+            for name, p in metrics["protocols"].items()
+        },
         **{f"without {name}": why for name, why in metrics["left_out"].items()},
         "split": f"{metrics['split']}: {recordings}",
         "labels, CRC-32": f"{metrics['recordings_crc32']:08x}",
@@ -115,6 +118,7 @@ def detections_figure(
             at(dataset.labels(name), dataset.label_us(index)),
             confident(detections[name], t_us),
             f"{name}, {t_us / 1e6:.2f} s",
+            dataset.spec.classes,
         )
     for axis in axes[len(chosen) :]:
         axis.set_axis_off()

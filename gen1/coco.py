@@ -11,7 +11,7 @@ from pycocotools.cocoeval import COCOeval
 
 from gen1.labels import as_boxes, refuse_unknown_classes
 from gen1.protocol import EvalProtocol, nearest, pairs_within
-from gen1.spec import CLASSES
+from gen1.spec import GEN1
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def evaluate(
     labels: Sequence[np.ndarray],
     detections: Sequence[np.ndarray],
     protocol: EvalProtocol,
-    class_names: Sequence[str] = CLASSES,
+    class_names: Sequence[str] = GEN1.classes,
 ) -> DetectionMetrics:
     """Score detections against labels, two lists of BOX [n], one array per recording.
 

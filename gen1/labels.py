@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from gen1.atomic import atomic_write
-from gen1.spec import BOX, CLASSES, SIDES
+from gen1.spec import BOX, SIDES
 
 CLASS, TRACK = ("class_id", "<u4"), ("track_id", "<u4")
 LAYOUTS = {
@@ -81,9 +81,7 @@ def _refuse_changed(
         raise ValueError(f"{source}: row {row}: {column} is {stored[row]}, expected {expected}")
 
 
-def refuse_unknown_classes(
-    boxes: np.ndarray, source: str, class_names: Sequence[str] = CLASSES
-) -> None:
+def refuse_unknown_classes(boxes: np.ndarray, source: str, class_names: Sequence[str]) -> None:
     """Raise ValueError naming the first row of BOX [n] whose class has no name."""
     unknown = boxes["class_id"] >= len(class_names)
     if unknown.any():

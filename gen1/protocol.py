@@ -6,12 +6,11 @@ Detection with Event Cameras", 2023, whose labels pass through preprocessing fir
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
 from gen1.labels import clip_boxes
-from gen1.spec import HEIGHT, WIDTH
+from gen1.spec import GEN1, DatasetSpec
 
 #: A grid of label times begins with the first label from here on; times this near are on it.
 GRID_FROM_US, GRID_TOLERANCE_US = 100_000, 2_000
@@ -134,20 +133,31 @@ def join(times_us: np.ndarray, others_us: np.ndarray, reach_us: int) -> np.ndarr
     return joined
 
 
-#: Published figures name one of these; never compare across them.
-_PROPHESEE = EvalProtocol(
-    "prophesee", skip_us=500_000, min_diagonal_px=30, min_side_px=10, tolerance_us=50_000
-)
-ProtocolName = Literal["prophesee", "all-boxes", "rvt"]
-PROTOCOLS: dict[str, EvalProtocol] = {
-    "prophesee": _PROPHESEE,
-    # Every label counts; detectors are run at the very times of the labels.
-    "all-boxes": EvalProtocol("all-boxes", tolerance_us=50_000),
-    # As prophesee, after what RVT's preprocessing does to labels. Its frame ends at the last pixel.
-    "rvt": replace(
-        _PROPHESEE, name="rvt", crop_labels_hw=(HEIGHT - 1, WIDTH - 1), label_grid_us=250_000
-    ),
-}
+def protocols_of(spec: DatasetSpec) -> dict[str, EvalProtocol]:
+    """The rules with a data set's pixel limits; published figures name one, never compare across.
+
+    all-boxes: every label counts. rvt: as prophesee, after what RVT's preprocessing does to
+    labels; its frame ends at the last pixel.
+    """
+    prophesee = EvalProtocol(
+        "prophesee",
+        skip_us=500_000,
+        min_diagonal_px=spec.min_diagonal_px,
+        min_side_px=spec.min_side_px,
+        tolerance_us=50_000,
+    )
+    rvt = replace(
+        prophesee,
+        name="rvt",
+        crop_labels_hw=(spec.height - 1, spec.width - 1),
+        label_grid_us=spec.label_grid_us,
+    )
+    rules = prophesee, EvalProtocol("all-boxes", tolerance_us=50_000), rvt
+    return {rule.name: rule for rule in rules}
+
+
+#: Gen1's.
+PROTOCOLS = protocols_of(GEN1)
 #: The letter of Prophesee's toolbox: another figure than prophesee where label times are less than
 #: 100 ms apart. No command offers it; give it to gen1.coco.evaluate.
-TOOLBOX = replace(_PROPHESEE, name="prophesee-toolbox", shares_detections=True)
+TOOLBOX = replace(PROTOCOLS["prophesee"], name="prophesee-toolbox", shares_detections=True)

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from gen1 import command
 from gen1.convert import convert
 from gen1.dat import DatReader
-from gen1.spec import BOX_SUFFIX, DAT_SUFFIX, SPLITS, by_name, counted, visible
+from gen1.spec import BOX_SUFFIX, DAT_SUFFIX, SPLITS, by_name, counted, find_spec, visible
 
 RAW_SUFFIX = ".raw"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -165,17 +165,23 @@ def _name_unpaired(names: list[str], suffix: str, lack: str) -> str:
     return f"{counted(len(names), 'files')} {lack} ({shown}{more})"
 
 
-def verify(directory: str | Path, deep: bool = False, picture: str | Path | None = None) -> int:
+def verify(
+    directory: str | Path,
+    deep: bool = False,
+    picture: str | Path | None = None,
+    dataset: str = "gen1",
+) -> int:
     """Print what a data set holds and what looks wrong; 0 if all looks well, else 1.
 
     Args:
         directory: Holds train/, val/ and test/.
         deep: Read every event, not only headers.
         picture: Write histograms to this .png.
+        dataset: What it should be: gen1, 1mpx, 1mpx-all or a YAML file, see docs/data.md.
     """
     from gen1.survey import draw, survey
 
-    found = survey(directory, deep)
+    found = survey(directory, deep, find_spec(dataset))
     if picture:
         draw(found, picture)
     print("\n".join([*found.summary, *found.problems]))

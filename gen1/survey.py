@@ -7,21 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from gen1.dat import DatReader
-from gen1.labels import read_boxes, refuse_foreign_times, refuse_unknown_classes
-from gen1.spec import (
-    BOX_SUFFIX,
-    CLASSES,
-    DAT_SUFFIX,
-    HEIGHT,
-    RECORDINGS_PER_SPLIT,
-    SPLITS,
-    WIDTH,
-    by_name,
-    counted,
-)
+from gen1.labels import read_boxes, refuse_foreign_times
+from gen1.spec import BOX_SUFFIX, DAT_SUFFIX, GEN1, SPLITS, DatasetSpec, by_name, counted
 
-#: Every recording of the published data set lasts so long; most others were cut short.
-DURATION_S = 60.0
 #: Labels that end so long after all events of a recording are not its own.
 NEAR_US = 250_000
 #: A box that stays to the last digit for longer was not looked at again.
@@ -32,6 +20,7 @@ FROZEN_US = 2_000_000
 class Survey:
     """What a data set holds. `problems`: one sentence per suspicious file or split."""
 
+    spec: DatasetSpec = GEN1
     recordings: Counter[str] = field(default_factory=Counter)
     events: list[int] = field(default_factory=list)
     durations_s: list[float] = field(default_factory=list)
@@ -42,11 +31,12 @@ class Survey:
     @property
     def summary(self) -> list[str]:
         """Totals in lines for people."""
+        published = {split: f" of {n}" for split, n in self.spec.published.items()}
         lines = [
-            f"{split}: {self.recordings[split]} of {RECORDINGS_PER_SPLIT[split]} recordings"
+            f"{split}: {self.recordings[split]}{published.get(split, '')} recordings"
             for split in SPLITS
         ]
-        names = dict(enumerate(CLASSES))
+        names = self.spec.names()
         counts = ", ".join(f"{n} {names.get(i, i)}" for i, n in sorted(self.classes.items()))
         hours = sum(self.durations_s) / 3600
         boxes = counted(self.classes.total(), "boxes")
@@ -60,16 +50,16 @@ class Survey:
         self.problems += [f"{path}: {text}" for text in texts]
 
 
-def survey(root: str | Path, deep: bool = False) -> Survey:
+def survey(root: str | Path, deep: bool = False, spec: DatasetSpec = GEN1) -> Survey:
     """Survey {train,val,test}/ below root; deep reads every event, otherwise the last only.
 
-    Raises ValueError if root holds no split folder.
+    `spec`: what the recordings should be. Raises ValueError if root holds no split folder.
     """
     root = Path(root)
     folders = [root / split for split in SPLITS if (root / split).is_dir()]
     if not folders:
         raise ValueError(f"{root}: has no folder {', '.join(SPLITS)}, expected a data set")
-    found = Survey()
+    found = Survey(spec)
     for folder in folders:
         dats, boxes = by_name(folder, DAT_SUFFIX), by_name(folder, BOX_SUFFIX)
         found.recordings[folder.name] = len(dats.keys() & boxes)
@@ -78,7 +68,7 @@ def survey(root: str | Path, deep: bool = False) -> Survey:
         spans_us = {name: _add_recording(found, path, deep) for name, path in dats.items()}
         for name, path in boxes.items():
             _add_boxes(found, path, spans_us.get(name))
-    for split, expected in RECORDINGS_PER_SPLIT.items():
+    for split, expected in spec.published.items():
         if found.recordings[split] != expected:
             counts = f"{found.recordings[split]} recordings with labels, published are {expected}"
             found.problems.append(f"{root / split}: {counts}")
@@ -112,7 +102,8 @@ def _add_recording(found: Survey, path: Path, deep: bool) -> tuple[int, int] | N
         return None
     found.events.append(reader.n_events)
     found.durations_s.append(duration_us * 1e-6)
-    size = (reader.height or HEIGHT, reader.width or WIDTH)
+    spec = found.spec
+    size = (reader.height or spec.height, reader.width or spec.width)
     counts = {"bytes of a truncated last record": reader.trailing_bytes}
     if deep:
         counts["events that came after later ones"] = reader.order.moved
@@ -120,11 +111,11 @@ def _add_recording(found: Survey, path: Path, deep: bool) -> tuple[int, int] | N
         counts["events out of frame"] = reader.order.out_of_frame or 0
         reader.release()
     seconds = found.durations_s[-1]
-    is_odd = reader.n_events > 0 and abs(seconds - DURATION_S) > 1
+    is_odd = reader.n_events > 0 and spec.duration_s > 0 and abs(seconds - spec.duration_s) > 1
     suspicions = {
         "no events": reader.n_events == 0,
-        f"sensor of {size[0]}x{size[1]} px": size != (HEIGHT, WIDTH),
-        f"{seconds:.1f} s long, expected {DURATION_S:.0f}": is_odd,
+        f"sensor of {size[0]}x{size[1]} px": size != spec.sensor_hw,
+        f"{seconds:.1f} s long, expected {spec.duration_s:.0f}": is_odd,
     }
     found.name(path, counts, suspicions)
     if not reader.n_events:
@@ -148,9 +139,10 @@ def _add_boxes(found: Survey, path: Path, span_us: tuple[int, int] | None) -> No
     found.classes.update(boxes["class_id"].tolist())
     found.diagonals_px.append(np.hypot(boxes["w"], boxes["h"]))
     try:
-        refuse_unknown_classes(boxes, str(path))
+        found.spec.classify(boxes, str(path))
     except ValueError as error:
-        unknown = int(np.sum(boxes["class_id"] >= len(CLASSES)))
+        known = [*found.spec.names(), *found.spec.ignored_ids]
+        unknown = int(np.sum(~np.isin(boxes["class_id"], known)))
         found.problems.append(f"{error} ({counted(unknown, 'boxes')} of unknown classes)")
     if span_us:
         try:

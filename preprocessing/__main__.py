@@ -16,6 +16,7 @@ from tqdm import tqdm
 from gen1 import command
 from gen1.ending import fail
 from gen1.recordings import list_recordings
+from gen1.spec import DATASETS, find_spec
 from preprocessing.build import Estimate, Outcome, build, estimate
 from preprocessing.cache import read_manifest
 from preprocessing.cluster import (
@@ -35,9 +36,12 @@ Safe to interrupt: the same command goes on where it stopped.
         250 ms before every label, in 4 bins
   python -m preprocessing --input GEN1 --output CACHE --every-ms 50
         a sample every 50 ms, labels or not
+  python -m preprocessing --input MINE --output CACHE --dataset mine.yaml
+        a sensor and classes of your own: docs/data.md
   python -m preprocessing verify CACHE
         what is missing, stale or damaged: python -m preprocessing verify --help"""
 
+DATASET_HELP = f"{', '.join(DATASETS)}, or a YAML file with height, width and classes"
 INPUT_HELP = "tree of {train,val,test}/*_td.dat and *_bbox.npy, or a text file that lists *_td.dat"
 #: Options in ms of settings that are stored in us.
 IN_MS = {
@@ -70,12 +74,17 @@ def command_line() -> command.CommandLine:
     add("--slurm", type=int, default=0, help="SLURM jobs to submit as workers: docs/cluster.md")
     add("--dry_run", type=bool, default=False, help="only say how long and large it would be")
     add("--overwrite", type=bool, default=False, help="replace files made with other settings")
+    data = parser.add_argument_group("What the recordings are of")
+    data.add_argument("--dataset", default="gen1", help=DATASET_HELP)
+    for side in ("height", "width"):
+        text = f"sensor {side} in px, if another than the data set's"
+        data.add_argument(f"--{side}", type=int | None, default=None, help=text)
     settings = parser.add_argument_group("What a sample is")
     for name, text in IN_MS.items():
         default_ms = getattr(HistogramSettings, f"{name}_us") / 1000
         settings.add_argument(f"--{name}_ms", type=float, default=default_ms, help=text)
-    in_us = {f"{name}_us" for name in IN_MS}
-    settings.add_class_arguments(HistogramSettings, as_group=False, skip=in_us)
+    elsewhere = {f"{name}_us" for name in IN_MS} | {"height", "width"}
+    settings.add_class_arguments(HistogramSettings, as_group=False, skip=elsewhere)
     return parser
 
 
@@ -113,6 +122,9 @@ def preprocess(
     slurm: int,
     dry_run: bool,
     overwrite: bool,
+    dataset: str,
+    height: int | None,
+    width: int | None,
     **sample: Any,
 ) -> None:
     """Build the cache with a progress bar and print what was found.
@@ -121,10 +133,12 @@ def preprocess(
     recordings could not be used.
     """
     in_us = {f"{name}_us": round(1000 * sample.pop(f"{name}_ms")) for name in IN_MS}
-    settings = HistogramSettings(**in_us, **sample)
+    spec = find_spec(dataset)
+    sensor: dict[str, Any] = {"height": height or spec.height, "width": width or spec.width}
+    settings = HistogramSettings(**in_us, **sample, **sensor)
     recordings = list_recordings(input.absolute(), require_labels=not settings.every_us)
     if dry_run:
-        print(_forecast(estimate(recordings, settings), len(recordings), workers))
+        print(_forecast(estimate(recordings, settings, spec), len(recordings), workers))
         return
     n_bytes = sum(recording.dat.stat().st_size for recording in recordings)
     executor, in_flight = choose_executor(workers, scheduler, slurm, len(recordings))
@@ -137,6 +151,7 @@ def preprocess(
             executor,
             in_flight=in_flight,
             overwrite=overwrite,
+            dataset=spec,
         )
         started = time.perf_counter()
         with tqdm(total=n_bytes, unit="B", unit_scale=True, desc="preprocessing") as bar:

@@ -16,9 +16,9 @@ from filelock import FileLock, Timeout
 
 from gen1.dat import DatReader
 from gen1.labels import read_boxes, refuse_foreign_times
-from gen1.protocol import PROTOCOLS
+from gen1.protocol import protocols_of
 from gen1.recordings import Recording
-from gen1.spec import BOX
+from gen1.spec import BOX, GEN1, DatasetSpec
 from preprocessing.cache import (
     MANIFEST,
     Header,
@@ -71,12 +71,13 @@ def build(
     executor: Executor,
     in_flight: int = 1,
     overwrite: bool = False,
+    dataset: DatasetSpec = GEN1,
 ) -> Iterator[Outcome]:
     """Bring the cache at output up to date; yields each recording's outcome as it is known.
 
-    A file whose settings and sources still match is left alone, a stale or unreadable one is
-    made again. Raises ValueError at once if output holds other settings, unless overwrite, or
-    another run writes there; OutputError if it cannot be written, keeping what is finished.
+    A file whose settings, data set and sources still match is left alone, a stale or unreadable
+    one is made again. Raises ValueError at once if output holds other settings, unless overwrite,
+    or another run writes there; OutputError if it cannot be written, keeping what is finished.
     At most in_flight tasks are with the executor at a time. The manifest is `complete` only at
     the end.
     """
@@ -87,11 +88,11 @@ def build(
                 folder.mkdir(parents=True, exist_ok=True)
             let_go.enter_context(claim(output))
         if not overwrite:
-            refuse_other_settings(recordings, output, settings)
+            refuse_other_settings(recordings, output, settings, dataset)
         _remove_leftovers(output)
-        write_manifest(output, Manifest(settings, complete=False, recordings={}, failed={}))
+        write_manifest(output, Manifest(settings, False, {}, {}, dataset))
         claimed = let_go.pop_all()
-    return _run(recordings, output, settings, executor, in_flight, claimed)
+    return _run(recordings, output, settings, dataset, executor, in_flight, claimed)
 
 
 def claim(directory: Path) -> AbstractContextManager[Any]:
@@ -112,21 +113,25 @@ def claim(directory: Path) -> AbstractContextManager[Any]:
         return nullcontext()
 
 
-def build_recording(recording: Recording, path: Path, settings: HistogramSettings) -> Report:
+def build_recording(
+    recording: Recording, path: Path, settings: HistogramSettings, dataset: DatasetSpec = GEN1
+) -> Report:
     """Write the cache file of one recording. Raises ValueError for a file that is not usable."""
     sources = sources_of(recording)
     reader = open_sized(recording.dat, settings)
-    boxes = read_boxes(recording.boxes) if recording.boxes else np.zeros(0, BOX)
+    boxes = np.zeros(0, BOX)
+    if recording.boxes:
+        boxes = dataset.classify(read_boxes(recording.boxes), str(recording.boxes))
     _ = reader.order  # raises before anything is written
     if recording.boxes and reader.n_events:
         span_us = reader.order.first_us, reader.order.last_us
         refuse_foreign_times(boxes, str(recording.boxes), *span_us, settings.window_us)
-    times_us = sample_times(boxes, reader, settings)
+    times_us = sample_times(boxes, reader, settings, dataset)
     hot = None
     if settings.hot_pixel_hz:
         hot = hot_pixels(reader, settings.height, settings.width, settings.hot_pixel_hz)
     tallies, mapped = [], 0
-    with create_cache(path, settings, sources, times_us, boxes) as frames:
+    with create_cache(path, settings, sources, times_us, boxes, dataset) as frames:
         for i, start_us in enumerate((times_us - settings.window_us).tolist()):
             sample, tally = window_histogram(reader, start_us, settings, hot)
             write_sample(frames, i, sample)
@@ -144,12 +149,14 @@ def build_recording(recording: Recording, path: Path, settings: HistogramSetting
     return report
 
 
-def sample_times(boxes: np.ndarray, reader: DatReader, settings: HistogramSettings) -> np.ndarray:
+def sample_times(
+    boxes: np.ndarray, reader: DatReader, settings: HistogramSettings, dataset: DatasetSpec
+) -> np.ndarray:
     """When the samples of a recording end, int64 [N] in us, ascending."""
     if settings.every_us:
         return stride_times(reader.order.first_us, reader.order.last_us, settings.every_us)
     if settings.keep:
-        boxes = PROTOCOLS[settings.keep].scored_labels(boxes)
+        boxes = protocols_of(dataset)[settings.keep].scored_labels(boxes)
     return np.unique(boxes["t"])
 
 
@@ -189,12 +196,14 @@ def open_sized(path: Path, settings: HistogramSettings) -> DatReader:
     return reader
 
 
-def finished_report(recording: Recording, path: Path, settings: HistogramSettings) -> Report | None:
+def finished_report(
+    recording: Recording, path: Path, settings: HistogramSettings, dataset: DatasetSpec
+) -> Report | None:
     """Report of the cache file at path if it is this recording's under these settings."""
     header = _header(path)
-    if header and header.settings == settings and header.sources == sources_of(recording):
-        return header.report
-    return None
+    if not header or header.settings != settings or header.dataset.unlike(dataset):
+        return None
+    return header.report if header.sources == sources_of(recording) else None
 
 
 class Estimate(NamedTuple):
@@ -205,7 +214,9 @@ class Estimate(NamedTuple):
     seconds: float
 
 
-def estimate(recordings: list[Recording], settings: HistogramSettings) -> Estimate:
+def estimate(
+    recordings: list[Recording], settings: HistogramSettings, dataset: DatasetSpec = GEN1
+) -> Estimate:
     """Preprocess up to TRIED recordings of the list elsewhere and scale by the files' sizes.
 
     Raises ValueError if one of them is not usable.
@@ -218,10 +229,10 @@ def estimate(recordings: list[Recording], settings: HistogramSettings) -> Estima
     tried = recordings[::step][:TRIED]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "sample.h5")
-        build_recording(tried[0], path, settings)  # warm: compiled code, cached file
+        build_recording(tried[0], path, settings, dataset)  # warm: compiled code, cached file
         started, windows, written = time.perf_counter(), 0, 0
         for recording in tried:
-            windows += build_recording(recording, path, settings).windows
+            windows += build_recording(recording, path, settings, dataset).windows
             written += path.stat().st_size
         seconds = time.perf_counter() - started
     share = size(recordings) / max(1, size(tried))
@@ -229,17 +240,25 @@ def estimate(recordings: list[Recording], settings: HistogramSettings) -> Estima
 
 
 def refuse_other_settings(
-    recordings: Iterable[Recording], output: Path, settings: HistogramSettings
+    recordings: Iterable[Recording], output: Path, settings: HistogramSettings, dataset: DatasetSpec
 ) -> None:
-    """Raise ValueError if output holds a cache that was made with other settings."""
+    """Raise ValueError if output holds a cache of other settings or of another data set."""
     hint = "use another --output, or --overwrite to replace it"
-    found = read_manifest(output).settings if (output / MANIFEST).exists() else settings
-    if difference := describe_difference(found, settings):
+    found = read_manifest(output) if (output / MANIFEST).exists() else None
+    if difference := found and difference_of(found, settings, dataset):
         raise ValueError(f"{output}: holds a cache made with {difference}; {hint}")
     for path in (cache_path(output, recording) for recording in recordings):
         header = _header(path)
-        if header and (difference := describe_difference(header.settings, settings)):
+        if header and (difference := difference_of(header, settings, dataset)):
             raise ValueError(f"{path}: made with {difference}; {hint}")
+
+
+def difference_of(
+    found: Header | Manifest, settings: HistogramSettings, dataset: DatasetSpec
+) -> str:
+    """In what a cache, or a file of it, is not of these settings and this data set; or ""."""
+    parts = describe_difference(found.settings, settings), found.dataset.unlike(dataset)
+    return "; ".join(part for part in parts if part)
 
 
 def _header(path: Path) -> Header | None:
@@ -255,6 +274,7 @@ def _run(
     recordings: list[Recording],
     output: Path,
     settings: HistogramSettings,
+    dataset: DatasetSpec,
     executor: Executor,
     in_flight: int,
     claimed: ExitStack,
@@ -267,7 +287,7 @@ def _run(
         while True:
             for recording in islice(waiting, in_flight - len(running)):
                 path = cache_path(output, recording)
-                running.add(executor.submit(_update, recording, path, settings))
+                running.add(executor.submit(_update, recording, path, settings, dataset))
             if not running:
                 break
             done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -275,7 +295,7 @@ def _run(
                 outcomes.append(future.result())
                 yield outcomes[-1]
         _remove_leftovers(output)
-        write_manifest(output, _summary(settings, outcomes))
+        write_manifest(output, _summary(settings, dataset, outcomes))
 
 
 def _remove_leftovers(output: Path) -> None:
@@ -284,19 +304,23 @@ def _remove_leftovers(output: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _update(recording: Recording, path: Path, settings: HistogramSettings) -> Outcome:
+def _update(
+    recording: Recording, path: Path, settings: HistogramSettings, dataset: DatasetSpec
+) -> Outcome:
     """Keep or make the cache file of one recording; runs in a worker."""
     try:
-        if report := finished_report(recording, path, settings):
+        if report := finished_report(recording, path, settings, dataset):
             return Outcome(recording, report, reused=True)
-        return Outcome(recording, build_recording(recording, path, settings))
+        return Outcome(recording, build_recording(recording, path, settings, dataset))
     except OutputError:
         raise
     except (ValueError, OSError) as error:
         return Outcome(recording, None, error=str(error))
 
 
-def _summary(settings: HistogramSettings, outcomes: list[Outcome]) -> Manifest:
+def _summary(
+    settings: HistogramSettings, dataset: DatasetSpec, outcomes: list[Outcome]
+) -> Manifest:
     """Manifest of a finished run, in an order that does not depend on who was faster."""
     recordings: dict[str, dict[str, Report]] = {}
     failed = {}
@@ -306,4 +330,4 @@ def _summary(settings: HistogramSettings, outcomes: list[Outcome]) -> Manifest:
             failed[f"{split}/{name}"] = outcome.error
         else:
             recordings.setdefault(split, {})[name] = outcome.report
-    return Manifest(settings, complete=True, recordings=recordings, failed=failed)
+    return Manifest(settings, True, recordings, failed, dataset)

@@ -20,7 +20,7 @@ import numpy as np
 
 from gen1.atomic import atomic_write
 from gen1.recordings import Recording
-from gen1.spec import BOX
+from gen1.spec import BOX, GEN1, DatasetSpec, spec_from
 from preprocessing.chunks import FILTERS, decode_chunk, encode_chunk
 from preprocessing.histogram import KEEPS_ALL, EventTally, HistogramSettings
 
@@ -88,6 +88,7 @@ class Header:
     settings: HistogramSettings
     sources: tuple[Source, ...]
     report: Report
+    dataset: DatasetSpec = GEN1
 
 
 def sources_of(recording: Recording) -> tuple[Source, ...]:
@@ -106,6 +107,7 @@ def create_cache(
     sources: tuple[Source, ...],
     times_us: np.ndarray,
     boxes: np.ndarray,
+    dataset: DatasetSpec = GEN1,
 ) -> Iterator[h5py.Dataset]:
     """Write a cache file under a temporary name; path appears only once it is complete.
 
@@ -123,10 +125,12 @@ def create_cache(
         file.attrs["schema"] = SCHEMA
         file.attrs["settings"] = json.dumps(asdict(settings))
         file.attrs["source"] = json.dumps([asdict(source) for source in sources])
+        if dataset != GEN1:  # which older files mean
+            file.attrs["dataset"] = json.dumps(dataset.as_dict())
         for name, rows in (("times_us", times_us.astype("<i8")), ("labels", boxes.astype(BOX))):
             size = {"maxshape": (None,), "chunks": (max(1, len(rows)),)}
-            dataset = file.create_dataset(name, data=rows, **size, **checked)
-            dataset.id.close()  # or the layout depends on when Python frees it
+            stored = file.create_dataset(name, data=rows, **size, **checked)
+            stored.id.close()  # or the layout depends on when Python frees it
         frames = file.create_dataset(
             "frames",
             shape,
@@ -194,6 +198,9 @@ def read_header(file: h5py.File) -> Header:
             HistogramSettings(**json.loads(file.attrs["settings"])),
             tuple(Source(**source) for source in json.loads(file.attrs["source"])),
             Report(**{**report, "tally": EventTally(**report["tally"])}),
+            spec_from(json.loads(text), file.filename)
+            if (text := file.attrs.get("dataset"))
+            else GEN1,
         )
     except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
         found = f"attributes that cannot be understood ({error})"
@@ -227,13 +234,15 @@ def describe_difference(found: HistogramSettings, expected: HistogramSettings) -
 class Manifest:
     """Index of a cache: its settings and, once complete, {split: {recording: Report}}.
 
-    `failed`: "split/recording" -> the sentence that says why it is not in the cache.
+    `failed`: "split/recording" -> the sentence that says why it is not in the cache. `dataset`:
+    what the recordings are of; labels in the cache are its classes.
     """
 
     settings: HistogramSettings
     complete: bool
     recordings: dict[str, dict[str, Any]]
     failed: dict[str, str]
+    dataset: DatasetSpec = GEN1
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
@@ -257,7 +266,9 @@ def read_manifest(directory: str | Path, finished: bool = False) -> Manifest:
         content = json.loads(path.read_bytes())
         schema = content.pop("schema")
         settings = HistogramSettings(**content.pop("settings"))
-        manifest = Manifest(settings, **content)
+        dataset = content.pop("dataset", None)  # older caches mean Gen1
+        spec = spec_from(dataset, str(path)) if dataset else GEN1
+        manifest = Manifest(settings, **content, dataset=spec)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         found = f"cannot be understood ({error})"
         raise ValueError(f"{path}: {found}, {expected}") from None

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from gen1.ending import prepare_worker
 from gen1.labels import clip_boxes, refuse_unknown_classes
 from gen1.protocol import join
+from gen1.spec import DatasetSpec
 from preprocessing.augment import AugmentConfig, augment
 from preprocessing.cache import (
     Manifest,
@@ -127,7 +128,7 @@ class HistogramDataset(Dataset[Sample]):
     EvalProtocol's) is False. augment draws from (seed, epoch, index), whatever the number of
     workers. `input` is one of INPUTS. in_memory decompresses the split once. `failed`: recordings
     that preprocessing could not use -> reason, with a warning. Raises ValueError for a cache
-    unfinished, damaged or unlike `settings`, and for a class that is none of `class_names`.
+    unfinished, damaged or unlike `settings` or `spec`, and for a class beyond `num_classes`.
     """
 
     def __init__(
@@ -142,7 +143,8 @@ class HistogramDataset(Dataset[Sample]):
         keep: Callable[[np.ndarray], np.ndarray] | None = None,
         input: str = "histogram",
         in_memory: bool = False,
-        class_names: Sequence[str] | None = None,
+        spec: DatasetSpec | None = None,
+        num_classes: int | None = None,
     ) -> None:
         self.geometry = geometry
         self._augment, self._seed, self._keep = augment, seed, keep
@@ -154,6 +156,10 @@ class HistogramDataset(Dataset[Sample]):
         if settings and (difference := describe_difference(manifest.settings, settings)):
             raise ValueError(f"{cache_dir}: cache made with {difference}")
         self.settings, self.recordings = manifest.settings, _names(cache_dir, manifest, split)
+        self.spec = manifest.dataset
+        if spec and (difference := self.spec.unlike(spec)):
+            raise ValueError(f"{cache_dir}: cache of {difference}")
+        class_names = self.spec.classes[:num_classes]
         self.failed = _failed_recordings(cache_dir, manifest, split)
         _check_geometry(cache_dir, self.settings, geometry)
         check_representation(self.settings, input, str(cache_dir))
@@ -169,9 +175,8 @@ class HistogramDataset(Dataset[Sample]):
                 if difference := describe_difference(header.settings, self.settings):
                     raise ValueError(f"{path}: {difference}, as the other files of the cache")
                 labels, times_us = file["labels"][:], file["times_us"][:]
-            if class_names is not None:
-                made_of = Path(header.sources[-1].directory, header.sources[-1].name)
-                refuse_unknown_classes(labels, f"{made_of} (in {path})", class_names)
+            made_of = Path(header.sources[-1].directory, header.sources[-1].name)
+            refuse_unknown_classes(labels, f"{made_of} (in {path})", class_names)
             label_us = _joined_labels(times_us, labels, self.settings.every_us)
             self._labels[name], self._times_us[name] = labels, times_us
             self.n_labels += len(labels)

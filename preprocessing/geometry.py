@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gen1.spec import BOX, HEIGHT, WIDTH
+from gen1.spec import BOX, GEN1
 
 #: Of the networks, in px: their maps divide what they read by no more.
 LARGEST_STRIDE = 32
@@ -25,8 +25,8 @@ class Geometry:
     Raises ValueError if the factor does not divide them.
     """
 
-    height: int = HEIGHT
-    width: int = WIDTH
+    height: int = GEN1.height
+    width: int = GEN1.width
     downsample: int = 1
 
     def __post_init__(self) -> None:
@@ -76,8 +76,8 @@ class Letterbox:
     neighbours' polarities. Scaling is OpenCV's fixed-point bilinear, to the last bit.
     """
 
-    height: int = HEIGHT
-    width: int = WIDTH
+    height: int = GEN1.height
+    width: int = GEN1.width
     side: int = 320
     border: int = 114
 

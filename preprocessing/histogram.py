@@ -12,8 +12,7 @@ import numpy as np
 
 from gen1.compiled import compiled
 from gen1.dat import ADDRESS_BITS, DatReader
-from gen1.protocol import PROTOCOLS, ProtocolName
-from gen1.spec import HEIGHT, WIDTH
+from gen1.spec import GEN1, ProtocolName
 from preprocessing.denoise import kept_events
 
 Representation = Literal["count", "last-polarity"]
@@ -46,8 +45,8 @@ class HistogramSettings:
     time_steps: int = 4
     representation: Representation = "count"
     downsample: Downsample = 1
-    height: int = HEIGHT
-    width: int = WIDTH
+    height: int = GEN1.height
+    width: int = GEN1.width
     every_us: int = 0
     keep: Keep = ""
     denoise_us: int = 0
@@ -57,8 +56,9 @@ class HistogramSettings:
         if self.representation not in get_args(Representation):
             expected = " or ".join(get_args(Representation))
             raise ValueError(f"representation is {self.representation!r}, expected {expected}")
-        if self.keep and self.keep not in PROTOCOLS:
-            raise ValueError(f"keep is {self.keep!r}, expected one of {', '.join(PROTOCOLS)}")
+        if self.keep and self.keep not in get_args(ProtocolName):
+            known = ", ".join(get_args(ProtocolName))
+            raise ValueError(f"keep is {self.keep!r}, expected one of {known}")
         if self.keep and self.every_us:
             raise ValueError("both every_us and keep were given, expected one: keep is of labels")
         for name in ("every_us", "denoise_us", "hot_pixel_hz"):

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
+from gen1.spec import GEN1, DatasetSpec, spec_from
 from preprocessing.geometry import Geometry, Letterbox
 from preprocessing.histogram import HistogramSettings, expand_last_polarity
 
@@ -16,12 +17,16 @@ Input = Literal["histogram", "ternary", "authors"]
 INPUTS = get_args(Input)
 
 
-def input_of(meta: Mapping[str, Any], path: str | Path) -> tuple[HistogramSettings, str]:
-    """The histograms a checkpoint was trained on, and how they became its input."""
+def input_of(
+    meta: Mapping[str, Any], path: str | Path
+) -> tuple[HistogramSettings, str, DatasetSpec]:
+    """The histograms a checkpoint was trained on, how they became its input, and of what data."""
     histogram = meta.get("histogram")
     if not histogram:
         raise ValueError(f"{path}: was not trained on event histograms, expected a Gen1 model")
-    return HistogramSettings(**histogram), meta["input"]
+    dataset = meta.get("dataset")  # older files mean Gen1
+    spec = spec_from(dataset, str(path)) if dataset else GEN1
+    return HistogramSettings(**histogram), meta["input"], spec
 
 
 def check_input(in_channels: int, time_steps: int, settings: HistogramSettings, input: str) -> None:

@@ -11,6 +11,7 @@ import torch
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 
+from gen1.spec import DatasetSpec, unnamed
 from models.checkpoint import checkpoint_file, load_model
 from models.decode import DetectConfig, non_max_suppression
 from models.deploy import deploy
@@ -53,18 +54,23 @@ class Detections:
 
 
 class Network(NamedTuple):
-    """What a checkpoint holds: the model, the histograms it was trained on, its kind of input."""
+    """What a checkpoint holds: the model, the histograms it was trained on, its kind of input
+    and the data set they were of."""
 
     model: DetectorNetwork
     settings: HistogramSettings
     input: str
+    spec: DatasetSpec
 
 
 def load_network(checkpoint: Path | str) -> Network:
     """The network of a checkpoint or run directory (its best.pt)."""
     path = checkpoint_file(checkpoint)
     model, loaded = load_model(path)
-    return Network(model, *input_of(loaded.meta, path))
+    settings, kind, spec = input_of(loaded.meta, path)
+    if model.config.num_classes > len(spec.classes):
+        spec = replace(spec, classes=unnamed(model.config.num_classes), label_ids=())
+    return Network(model, settings, kind, spec)
 
 
 class Detector:

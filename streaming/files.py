@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO
@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from evaluation.pictures import FramePainter, class_name, near
+from evaluation.pictures import FramePainter, near
 from evaluation.video import MAX_FPS, check_length, pace, write_video
 from gen1.atomic import atomic_write, make_way, make_writable
 from gen1.dat import DatReader
@@ -27,12 +27,12 @@ LABEL_US = 50_000
 PICTURE_HEIGHT = {".mp4": 720, ".gif": 480}
 
 
-def json_line(name: str, found: Detections) -> bytes:
-    """One window as a line of JSON; boxes in sensor px."""
+def json_line(name: str, found: Detections, classes: Sequence[str]) -> bytes:
+    """One window as a line of JSON; boxes in sensor px, classes by name."""
     boxes = [
         {
             **{side: round(float(box[side]), 2) for side in "xywh"},
-            "class": class_name(int(box["class_id"])),
+            "class": classes[box["class_id"]],
             "score": round(float(box["class_confidence"]), 4),
         }
         for box in found.boxes
@@ -45,6 +45,7 @@ def json_line(name: str, found: Detections) -> bytes:
 
 def draw(
     config: StreamConfig,
+    classes: Sequence[str],
     recording: Recording,
     labels: np.ndarray,
     reader: DatReader,
@@ -58,6 +59,7 @@ def draw(
     rates = [float("nan") if w.firing_rate is None else w.firing_rate for w in windows]
     painter = FramePainter(
         recording.name,
+        classes,
         found.sensor_hw,
         np.array([w.end_us / 1e6 for w in windows]),
         np.array([w.n_events for w in windows]) / window_s,
@@ -110,14 +112,15 @@ def process(
         found = detect(config, network, recording, reader, (start_us, end_us))
         write_boxes(boxes_path, found.boxes)
         name = f"{recording.split}/{recording.name}".lstrip("/")
+        classes = network.spec.classes
         if lines:
-            lines.writelines(json_line(name, window) for window in found.windows)
+            lines.writelines(json_line(name, window, classes) for window in found.windows)
         print(f"{name}: {found.summary()}")
         print(f"  boxes: {boxes_path}")
         if found.live:
             print("  " + found.live.summary().replace("\n", "\n  "))
         if video:
-            count = draw(config, recording, labels, reader, found, video)
+            count = draw(config, classes, recording, labels, reader, found, video)
             print(f"  video: {video}, {count} pictures")
 
 

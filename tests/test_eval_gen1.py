@@ -14,7 +14,7 @@ from evaluation.provenance import config_hash
 from evaluation.report import f1_score, firing_health, html_page, results_table
 from gen1.labels import read_boxes
 from gen1.protocol import PROTOCOLS
-from gen1.spec import BOX
+from gen1.spec import BOX, GEN1
 from models import build_model
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.deploy.__main__ import deploy_file
@@ -370,18 +370,20 @@ def test_the_output_is_looked_at_before_the_work(
     assert "cannot be made (" in error or "metrics.json: is a directory" in error
 
 
-def test_an_unknown_class_is_refused_before_the_work(
+def test_other_classes_are_refused_before_the_work(
     relabelled, checkpoint, tmp_path, capsys, monkeypatch
 ):
     def add_bus(boxes):
         boxes["class_id"][2] = 2
 
     monkeypatch.setattr("evaluation.metrics.detect", None)
-    cache = relabelled({"test": add_bus})
+    mine = tmp_path / "mine.yaml"
+    settings = GEN1.as_dict() | {"classes": [*GEN1.classes, "bus"], "label_ids": []}
+    mine.write_text(json.dumps(settings))
+    cache = relabelled({"test": add_bus}, "--dataset", str(mine))
     other = checkpoint_for(cache, checkpoint, tmp_path / "other.pt")
     error = refusal(capsys, other, cache, tmp_path)
-    assert "test/r0_bbox.npy (in " in error
-    assert "row 2: class_id is 2, expected 0 (car) or 1 (pedestrian)" in error
+    assert f"{cache}: cache of classes car, pedestrian, bus, expected car, pedestrian" in error
 
 
 @pytest.mark.parametrize(

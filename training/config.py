@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from gen1.protocol import ProtocolName
+from gen1.spec import ProtocolName
 from models import family, family_of, resolve
 from models.choices import refuse_unknown_choices
 from models.decode import DetectConfig
@@ -139,7 +139,7 @@ class TrainConfig(RunConfig):
             letterboxed to 320x320, newest step first (both need a last-polarity cache).
         in_memory: Decompress both splits into memory once; for small sets.
         augment_on: Whether training samples are augmented; the authors' recipe does not.
-        protocol: Rule of the val mAP.
+        protocol: Rule of the val mAP; "" for that of the data set.
         distill: Checkpoint of a larger network or twin whose maps the network is to imitate.
         distill_weight: Weight of that imitation beside the loss of the labels.
         energy_weight: Weight, in the loss, of the energy of accumulates as a share of the energy
@@ -153,7 +153,7 @@ class TrainConfig(RunConfig):
     input: Input = "histogram"
     in_memory: bool = False
     augment_on: bool = False
-    protocol: ProtocolName = "prophesee"
+    protocol: ProtocolName | Literal[""] = ""
     distill: Path | None = None
     distill_weight: float = 1.0
     energy_weight: float = 0.0

@@ -44,6 +44,7 @@ def detection_task(
         config=model.config,
         settings=manifest.settings,
         input=config.input,
+        spec=manifest.dataset,
         in_memory=config.in_memory,
     )
     augment = config.augment if config.augment_on else None
@@ -59,7 +60,8 @@ def detection_task(
 
 def about_data(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
     """What a checkpoint says of the data that its network reads."""
-    return {"histogram": asdict(manifest.settings), "input": config.input}
+    histogram, dataset = asdict(manifest.settings), manifest.dataset.as_dict()
+    return {"histogram": histogram, "input": config.input, "dataset": dataset}
 
 
 class BoxCriterion:

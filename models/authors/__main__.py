@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gen1 import command
+from gen1.spec import DatasetSpec, find_spec
 from models import build_network
 from models.authors import convert_state_dict, infer_config
 from models.authors.files import read_authors_file
@@ -14,7 +15,7 @@ from models.detector import DetectorConfig
 from models.ems.network import EMSConfig
 
 
-def authors_histogram(config: DetectorConfig) -> dict[str, object] | None:
+def authors_histogram(config: DetectorConfig, spec: DatasetSpec) -> dict[str, object] | None:
     """The settings of preprocessing that give the authors' Gen1 frames; None for COCO images."""
     if config.variant != "gen1":
         return None
@@ -23,8 +24,8 @@ def authors_histogram(config: DetectorConfig) -> dict[str, object] | None:
         "time_steps": config.time_steps,
         "representation": "last-polarity" if config.in_channels == 3 else "count",
         "downsample": 1,
-        "height": 240,
-        "width": 304,
+        "height": spec.height,
+        "width": spec.width,
     }
 
 
@@ -34,6 +35,7 @@ def convert_file(
     variant: Literal["coco", "gen1"] | None = None,
     time_steps: int | None = None,
     max_spikes: int | None = None,
+    dataset: str = "gen1",
 ) -> str:
     """Write the authors' file as our checkpoint; returns what was found, in one line.
 
@@ -43,7 +45,9 @@ def convert_file(
         variant: Read off the tensors if not given.
         time_steps: T it was trained with, else 1 for coco, 4 for gen1; EMS-YOLO: 4 and 5.
         max_spikes: D it was trained with, else 4; EMS-YOLO: 1.
+        dataset: What it was trained on, a name or a YAML file; not asked for COCO networks.
     """
+    spec = find_spec(dataset)
     found = read_authors_file(checkpoint)
     try:
         config = infer_config(found.state, variant)
@@ -52,13 +56,17 @@ def convert_file(
         weights = convert_state_dict(found.state, config)
     except ValueError as error:
         raise ValueError(f"{checkpoint}: {error}") from None
+    if config.variant == "gen1" and config.num_classes != len(spec.classes):
+        found_classes = f"{checkpoint}: has {config.num_classes} classes"
+        raise ValueError(f"{found_classes}, expected those of {spec.name}: {len(spec.classes)}")
     network = build_network(config)
     network.load_state_dict(weights)
     frames = "ternary" if isinstance(config, EMSConfig) else "authors"
     meta = {
         "source": Path(checkpoint).name,
-        "histogram": authors_histogram(config),
+        "histogram": authors_histogram(config, spec),
         "input": frames if config.in_channels == 3 else "histogram",
+        "dataset": spec.as_dict() if config.variant == "gen1" else None,
     }
     save_checkpoint(out, config, network.state_dict(), meta)
     parameters = sum(parameter.numel() for parameter in network.parameters())

@@ -154,9 +154,10 @@ def test_a_split_without_a_target_is_refused(split, boxes, options, sentence):
 def test_a_third_class_is_drawn():
     boxes = boxes_at([600_000, 600_000, 600_000])
     boxes["class_id"], boxes["class_confidence"] = [0, 1, 2], 0.5
-    metrics = evaluate([boxes], [boxes], PROTOCOLS["all-boxes"], ("car", "pedestrian", "truck"))
+    classes = ("car", "pedestrian", "truck")
+    metrics = evaluate([boxes], [boxes], PROTOCOLS["all-boxes"], classes)
     (axes,) = precision_recall(metrics).axes
     assert len(axes.get_lines()) == 3
     axes = Figure().subplots()
-    draw_detections(axes, np.zeros((1, 2, 60, 76), np.uint8), 4, boxes, boxes, "")
-    assert [text.get_text() for text in axes.texts][2] == "class 2 0.50"
+    draw_detections(axes, np.zeros((1, 2, 60, 76), np.uint8), 4, boxes, boxes, "", classes)
+    assert [text.get_text() for text in axes.texts][2] == "truck 0.50"

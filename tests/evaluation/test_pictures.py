@@ -14,9 +14,9 @@ from evaluation.pictures import (
     palette,
     place_names,
 )
-from gen1.spec import BOX, EVENT
+from gen1.spec import BOX, EVENT, GEN1
 
-CAR, PEDESTRIAN = (ImageColor.getrgb(colour) for colour in CLASS_COLOURS)
+CAR, PEDESTRIAN = (ImageColor.getrgb(colour) for colour in CLASS_COLOURS[:2])
 LABEL = ImageColor.getrgb(LABEL_COLOUR)
 TIMES_S = np.array([0.05, 0.1, 0.15])
 
@@ -38,7 +38,9 @@ def paint(painter, detections=(), labels=(), t_us=100_000, events=()):
 @pytest.fixture(scope="module")
 def painter():
     rates = np.array([1e5, 2e5, 1.5e5])
-    return FramePainter("street", (120, 152), TIMES_S, rates, rates * 1e-6, picture_height=480)
+    return FramePainter(
+        "street", GEN1.classes, (120, 152), TIMES_S, rates, rates * 1e-6, picture_height=480
+    )
 
 
 def picture(painter, frame):
@@ -78,7 +80,7 @@ def test_frames_are_enlarged_and_even(painter):
     [((240, 304), 720, 3), ((240, 304), 480, 2), ((720, 1280), 480, 1), ((41, 77), 480, 11)],
 )
 def test_any_sensor_gives_even_frames(sensor_hw, height, scale):
-    painter = FramePainter("x", sensor_hw, TIMES_S, TIMES_S, None, height)
+    painter = FramePainter("x", GEN1.classes, sensor_hw, TIMES_S, TIMES_S, None, height)
     assert painter.scale == scale
     assert paint(painter).shape == (*painter.size[::-1], 3)
     assert not any(side % 2 for side in painter.size)
@@ -154,7 +156,9 @@ def test_labels_show_near_their_time_only():
 
 def test_unknown_firing_rates_and_single_windows_are_drawn():
     for rates in (None, np.array([np.nan])):
-        painter = FramePainter("x" * 200, (24, 32), TIMES_S[:1], TIMES_S[:1], rates, 240)
+        painter = FramePainter(
+            "x" * 200, GEN1.classes, (24, 32), TIMES_S[:1], TIMES_S[:1], rates, 240
+        )
         assert paint(painter, t_us=50_000).shape[2] == 3
 
 

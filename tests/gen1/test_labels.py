@@ -12,7 +12,7 @@ from gen1.labels import (
     refuse_unknown_classes,
     write_boxes,
 )
-from gen1.spec import BOX
+from gen1.spec import BOX, GEN1
 
 
 @pytest.fixture
@@ -168,10 +168,10 @@ def test_other_kinds_of_number_are_read_and_what_nothing_needs_is_not_looked_at(
 
 def test_a_class_without_a_name_is_told_by_row():
     boxes = np.zeros(4, BOX)
-    refuse_unknown_classes(boxes, "a.npy")
+    refuse_unknown_classes(boxes, "a.npy", GEN1.classes)
     boxes["class_id"][2:] = 7, 9
     with pytest.raises(ValueError, match=r"a.npy: row 2: class_id is 7, expected 0 \(car\) or"):
-        refuse_unknown_classes(boxes, "a.npy")
+        refuse_unknown_classes(boxes, "a.npy", GEN1.classes)
 
 
 MINUTE_US = 250_000 * np.arange(1, 241) - 1

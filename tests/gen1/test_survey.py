@@ -6,7 +6,7 @@ import pytest
 from gen1.dat import write_dat
 from gen1.labels import write_boxes
 from gen1.recordings import main
-from gen1.spec import BOX, EVENT, RECORDINGS_PER_SPLIT
+from gen1.spec import BOX, EVENT, GEN1
 
 
 def make(
@@ -25,7 +25,7 @@ def make(
 def complete(tmp_path, monkeypatch):
     """A whole data set, were it published with so few recordings."""
     for split, count in {"train": 2, "val": 1, "test": 1}.items():
-        monkeypatch.setitem(RECORDINGS_PER_SPLIT, split, count)
+        monkeypatch.setitem(GEN1.published, split, count)
         for i in range(count):
             make(tmp_path / "data" / split, f"r{i}")
     return tmp_path / "data"
