@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from gen1 import command
 from gen1.ending import fail
-from gen1.recordings import list_recordings
-from gen1.spec import DATASETS, find_spec
+from gen1.recordings import Recording, list_recordings
+from gen1.spec import DATASETS, DatasetSpec, counted, find_spec
 from preprocessing.build import Estimate, Outcome, build, estimate
 from preprocessing.cache import read_manifest
 from preprocessing.cluster import (
@@ -27,6 +27,7 @@ from preprocessing.cluster import (
     worker_deaths,
 )
 from preprocessing.histogram import HistogramSettings
+from preprocessing.rvt import list_sequences, settings_of
 from preprocessing.verify import summary, verify
 
 DESCRIPTION = """Turn recordings into a cache of event histograms, one HDF5 file each.
@@ -38,6 +39,8 @@ Safe to interrupt: the same command goes on where it stopped.
         a sample every 50 ms, labels or not
   python -m preprocessing --input MINE --output CACHE --dataset mine.yaml
         a sensor and classes of your own: docs/data.md
+  python -m preprocessing rvt RVT CACHE
+        a set that RVT's scripts preprocessed: python -m preprocessing rvt --help
   python -m preprocessing verify CACHE
         what is missing, stale or damaged: python -m preprocessing verify --help"""
 
@@ -60,6 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command.run(parser, verify_cache, words[1:])
     failed = partial(fail, memory="lower --workers")
     again = "run the same command again to go on from here"
+    if words[:1] == ["rvt"]:
+        title = "Make a cache of a set that RVT's scripts preprocessed: its frames of 50 ms."
+        parser = command.command_line("python -m preprocessing rvt", title, import_rvt)
+        return command.run(parser, import_rvt, words[1:], interrupted=again, failed=failed)
     return command.run(command_line(), preprocess, words, interrupted=again, failed=failed)
 
 
@@ -127,11 +134,15 @@ def preprocess(
     width: int | None,
     **sample: Any,
 ) -> None:
-    """Build the cache with a progress bar and print what was found.
+    """Build the cache of recordings, or say how large it would be.
 
-    sample: the settings of a sample as options, times in ms. Raises ValueError at the end if
-    recordings could not be used.
+    sample: the settings of a sample as options, times in ms.
     """
+    if sample["representation"] == "rvt":
+        raise ValueError(
+            "representation is rvt, expected count or last-polarity: see "
+            "`python -m preprocessing rvt --help` for sets that RVT preprocessed"
+        )
     in_us = {f"{name}_us": round(1000 * sample.pop(f"{name}_ms")) for name in IN_MS}
     spec = find_spec(dataset)
     sensor: dict[str, Any] = {"height": height or spec.height, "width": width or spec.width}
@@ -140,6 +151,49 @@ def preprocess(
     if dry_run:
         print(_forecast(estimate(recordings, settings, spec), len(recordings), workers))
         return
+    fill(recordings, output, settings, spec, workers, scheduler, slurm, overwrite)
+
+
+def import_rvt(
+    input: str | Path,
+    output: str | Path,
+    time_steps: int = 1,
+    workers: int = 1,
+    scheduler: str = "",
+    slurm: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Make a cache of a set that RVT's scripts preprocessed, with a progress bar.
+
+    Args:
+        input: Tree of {train,val,test}/NAME/{event_representations_v2,labels_v2}.
+        output: Directory of the cache, made if missing.
+        time_steps: T, steps of 50 ms before every label; more than 1 where RVT's frames touch,
+            which those of Gen1 may not.
+        workers: Processes; 1 works in this one.
+        scheduler: Address of a Dask cluster to work on, tcp://host:port.
+        slurm: SLURM jobs to submit as workers: docs/cluster.md.
+        overwrite: Replace files made with other settings.
+    """
+    recordings = list_sequences(Path(input).absolute())
+    settings, spec = settings_of(recordings, time_steps)
+    fill(recordings, Path(output), settings, spec, workers, scheduler, slurm, overwrite)
+
+
+def fill(
+    recordings: list[Recording],
+    output: Path,
+    settings: HistogramSettings,
+    spec: DatasetSpec,
+    workers: int,
+    scheduler: str,
+    slurm: int,
+    overwrite: bool,
+) -> None:
+    """Build a cache with a progress bar and print what was found.
+
+    Raises ValueError at the end if recordings could not be used.
+    """
     n_bytes = sum(recording.dat.stat().st_size for recording in recordings)
     executor, in_flight = choose_executor(workers, scheduler, slurm, len(recordings))
     outcomes = []
@@ -206,9 +260,9 @@ def _findings(outcomes: list[Outcome]) -> str:
     """One line per thing worth knowing about the whole input."""
     reports = [outcome.report for outcome in outcomes if outcome.report]
     lines = [
-        f"{len(reports)} recordings ({sum(o.reused for o in outcomes)} already done), "
-        f"{sum(r.windows for r in reports)} windows, "
-        f"{sum(r.tally.events for r in reports)} events in them"
+        f"{counted(len(reports), 'recordings')} ({sum(o.reused for o in outcomes)} already done), "
+        f"{counted(sum(r.windows for r in reports), 'windows')}, "
+        f"{counted(sum(r.tally.events for r in reports), 'events')} in them"
     ]
     if any(r.windows for r in reports):
         fewest = min(r.fewest_events for r in reports if r.windows)
@@ -231,7 +285,7 @@ def _findings(outcomes: list[Outcome]) -> str:
         ),
     ):
         if count:
-            lines.append(f"{count} {meaning}")
+            lines.append(counted(count, meaning))
     return "\n".join(lines)
 
 

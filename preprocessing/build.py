@@ -38,6 +38,7 @@ from preprocessing.cache import (
 )
 from preprocessing.denoise import hot_pixels
 from preprocessing.histogram import EventTally, HistogramSettings, window_histogram
+from preprocessing.rvt import import_sequence
 
 #: Events of the memory map that a worker keeps in memory at most, 64 MiB.
 MAX_MAPPED_EVENTS = 1 << 23
@@ -117,6 +118,8 @@ def build_recording(
     recording: Recording, path: Path, settings: HistogramSettings, dataset: DatasetSpec = GEN1
 ) -> Report:
     """Write the cache file of one recording. Raises ValueError for a file that is not usable."""
+    if settings.representation == "rvt":
+        return import_sequence(recording, path, settings, dataset)
     sources = sources_of(recording)
     reader = open_sized(recording.dat, settings)
     boxes = np.zeros(0, BOX)

@@ -15,7 +15,7 @@ from gen1.dat import ADDRESS_BITS, DatReader
 from gen1.spec import GEN1, ProtocolName
 from preprocessing.denoise import kept_events
 
-Representation = Literal["count", "last-polarity"]
+Representation = Literal["count", "last-polarity", "rvt"]
 Downsample = Literal[1, 2, 4]
 Keep = Literal["", ProtocolName]
 DOWNSAMPLE_FACTORS = get_args(Downsample)
@@ -31,7 +31,8 @@ class HistogramSettings:
     Args:
         window_us: Events of [t - window_us, t) go into the sample at t, in us.
         time_steps: Equal bins of the window, T.
-        representation: Events per bin and cell (255 at most), or a 1 for the last one's polarity.
+        representation: Events per bin and cell (255 at most), or a 1 for the last one's polarity;
+            rvt: frames that RVT's preprocessing made, see `python -m preprocessing rvt --help`.
         downsample: Side in sensor px of the square that shares a cell.
         height: Expected sensor height in px.
         width: Expected sensor width in px.

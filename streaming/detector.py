@@ -102,6 +102,9 @@ class Detector:
         carry_state: bool = False,
         count_spikes: bool = False,
     ) -> None:
+        if settings.representation == "rvt":
+            found = "the model reads RVT's frames, which cannot be made of events here"
+            raise ValueError(f"{found}, expected one trained on our histograms")
         check_representation(settings, input, "the model's histograms")
         check_input(model.config.in_channels, model.config.time_steps, settings, input)
         if carry_state:

@@ -216,7 +216,7 @@ def test_a_truncated_last_record_is_dropped_and_reported(tree, tmp_path, capsys)
     path = data / "train" / "r0_td.dat"
     path.write_bytes(path.read_bytes()[:-3])
     assert run(data, tmp_path / "cache") == 0
-    assert "1 recordings lost a truncated last record" in capsys.readouterr().out
+    assert "1 recording lost a truncated last record" in capsys.readouterr().out
 
 
 def test_bad_recordings_are_named_and_the_others_finished(tree, tmp_path, capsys):
