@@ -159,15 +159,34 @@ _MEGAPIXEL = DatasetSpec(
 )
 #: Data sets by name. 1mpx: the three classes that Prophesee and RVT score; 1mpx-all: all seven.
 DATASETS: dict[str, DatasetSpec] = {
-    "gen1": GEN1,
-    "1mpx": replace(
+    spec.name: spec
+    for spec in (
+        GEN1,
+        replace(
+            _MEGAPIXEL,
+            name="1mpx",
+            classes=_MEGAPIXEL.classes[:3],
+            label_ids=_MEGAPIXEL.label_ids[:3],
+            ignored_ids=(3, 4, 5, 6),
+        ),
         _MEGAPIXEL,
-        name="1mpx",
-        classes=_MEGAPIXEL.classes[:3],
-        label_ids=_MEGAPIXEL.label_ids[:3],
-        ignored_ids=(3, 4, 5, 6),
-    ),
-    "1mpx-all": _MEGAPIXEL,
+        DatasetSpec(
+            "dsec",
+            height=480,
+            width=640,
+            classes=(
+                *("pedestrian", "rider", "car", "bus", "truck"),
+                *("bicycle", "motorcycle", "train"),
+            ),
+        ),
+        DatasetSpec("pedro", height=260, width=346, classes=("person",)),
+        DatasetSpec(
+            "etram",
+            height=720,
+            width=1280,
+            classes=("pedestrian", "vehicle", "micromobility"),
+        ),
+    )
 }
 
 

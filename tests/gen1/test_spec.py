@@ -92,7 +92,9 @@ def test_what_is_no_spec_is_one_sentence(tmp_path, text):
 
 
 def test_an_unknown_name_is_told_the_known_ones():
-    with pytest.raises(ValueError, match="dataset is 'gen2', expected gen1, 1mpx, 1mpx-all or a"):
+    with pytest.raises(
+        ValueError, match="dataset is 'gen2', expected gen1, 1mpx, 1mpx-all, dsec, pedro, etram or"
+    ):
         find_spec("gen2")
 
 
