@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader
 from gen1.dat import DatReader, write_dat
 from gen1.labels import write_boxes
 from gen1.recordings import list_recordings
-from gen1.spec import BOX, EVENT, HEIGHT, WIDTH
+from gen1.spec import BOX, EVENT, GEN1
 from preprocessing.augment import AugmentConfig
 from preprocessing.build import build
 from preprocessing.cache import open_cache, read_sample
@@ -40,6 +40,8 @@ from preprocessing.cluster import make_executor
 from preprocessing.dataset import HistogramDataset, collate
 from preprocessing.geometry import Geometry
 from preprocessing.histogram import HistogramSettings, event_histogram, window_histogram
+
+HEIGHT, WIDTH = GEN1.sensor_hw
 
 SECONDS = 60
 WINDOW_US = 250_000

@@ -25,13 +25,15 @@ import torch
 from common import Row, main, table
 
 from gen1.dat import DatReader, write_dat
-from gen1.spec import HEIGHT, WIDTH
+from gen1.spec import GEN1
 from models import build_model
 from preprocessing.histogram import HistogramSettings
 from simulator.recordings import Settings, simulate
 from streaming.detector import Detector
 from streaming.live import packets, replay
 from streaming.windower import Window, Windower
+
+HEIGHT, WIDTH = GEN1.sensor_hw
 
 SIZES = ("p", "n", "s")
 EVERY_US = 50_000

@@ -6,21 +6,29 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models.blocks import SpikeConv
 from models.checkpoint import Checkpoint
-from models.detector import DetectorNetwork
+from models.detector import DetectorConfig, DetectorNetwork
+from models.neuron import neuron_factory
 
 
 class Start(NamedTuple):
-    """Tensors by what became of them: taken as they were, reshaped, or left to begin anew."""
+    """Tensors by what became of them: taken as they were, reshaped, or left to begin anew.
+
+    Those of `scaled` were taken times `factor`: they read spikes that now stand for another value.
+    """
 
     taken: list[str]
     reshaped: list[str]
     anew: list[str]
+    scaled: list[str]
+    factor: float
 
     def in_words(self) -> str:
         words = [f"{len(self.taken)} tensors taken over"]
         words += [f"reshaped: {', '.join(self.reshaped)}"] if self.reshaped else []
         words += [f"begun anew: {', '.join(self.anew)}"] if self.anew else []
+        words += [f"times {self.factor:g}: {', '.join(self.scaled)}"] if self.scaled else []
         return "; ".join(words)
 
 
@@ -29,8 +37,9 @@ def start_from(model: DetectorNetwork, checkpoint: Checkpoint, source: str) -> S
     """Overwrite the weights of `model` with those of a trained checkpoint of ours.
 
     The first convolution is summed over, or repeated for, the time bins it sees at once; the
-    layers whose shape tells the number of classes begin anew where that is another. Nothing else
-    may differ: raises ValueError, changing nothing, for another width, family or input.
+    layers whose shape tells the number of classes begin anew where that is another; where no batch
+    norm takes care of it, weights make up for another value of a spike. Nothing else may differ:
+    raises ValueError, changing nothing, for another width, family or input.
     """
     if checkpoint.kind != "trained":
         raise ValueError(f"{source}: holds a {checkpoint.kind} network, expected a trained one")
@@ -43,7 +52,9 @@ def start_from(model: DetectorNetwork, checkpoint: Checkpoint, source: str) -> S
     stem = first_convolution(model)
     by_class = layers_of_other_shape(model, theirs.num_classes)
     fitted: dict[str, Tensor] = {}
-    start = Start([], [], [])
+    factor = value_of_spikes(theirs) / value_of_spikes(ours)
+    start = Start([], [], [], [], factor)
+    readers = without_batch_norm(model) if factor != 1 else ()
     current = model.state_dict()
     for name, wanted in current.items():
         given = checkpoint.weights.get(name)
@@ -53,6 +64,9 @@ def start_from(model: DetectorNetwork, checkpoint: Checkpoint, source: str) -> S
         elif name.rpartition(".")[0] in by_class:
             start.anew.append(name)
             continue
+        elif name in readers and given is not None:
+            given = given * factor
+            start.scaled.append(name)
         else:
             start.taken.append(name)
         if given is None or given.shape != wanted.shape:
@@ -80,6 +94,18 @@ def rebinned(weight: Tensor, found: int, wanted: int) -> Tensor:
     else:
         raise ValueError(f"a first layer of {found} bins cannot serve {wanted}, expected a divisor")
     return bins.flatten(1, 2)
+
+
+def value_of_spikes(config: DetectorConfig) -> float:
+    """What a neuron hands on, on average, for an input of 1 that lasts."""
+    neuron = neuron_factory(config)()
+    return getattr(neuron, "input_scale", 1.0) * getattr(neuron, "spike_value", 1.0)
+
+
+def without_batch_norm(model: nn.Module) -> set[str]:
+    """Weights that read a neuron and whose sums no batch norm scales."""
+    blocks = [(name, m) for name, m in model.named_modules() if isinstance(m, SpikeConv)]
+    return {f"{name}.conv.weight" for name, m in blocks if isinstance(m.bn, nn.Identity)}
 
 
 def first_convolution(model: nn.Module) -> str:

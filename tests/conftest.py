@@ -24,8 +24,10 @@ install_import_hook(
 
 from gen1.dat import write_dat
 from gen1.labels import read_boxes, write_boxes
-from gen1.spec import BOX, EVENT, HEIGHT, WIDTH
+from gen1.spec import BOX, EVENT, GEN1
 from preprocessing.__main__ import main as preprocess
+
+HEIGHT, WIDTH = GEN1.sensor_hw
 
 torch.set_num_threads(1)  # golden losses need one order of summation, small tensors no more
 #: Figures of the authors' own code; of the same kinds, another folder may hold others.

@@ -14,12 +14,14 @@ import torch
 
 from gen1.dat import write_dat
 from gen1.labels import write_boxes
-from gen1.spec import HEIGHT, WIDTH
+from gen1.spec import GEN1
 from models import build_model
 from models.authors import FROZEN, tensor_names
 from preprocessing.__main__ import main as preprocess
 from tests.conftest import flickering_boxes
 from training.loop import Trainer
+
+HEIGHT, WIDTH = GEN1.sensor_hw
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "checkpoints" / "README.md"]

@@ -31,12 +31,34 @@ def test_a_twin_gives_all_and_its_first_layer_summed_over_bins(name):
     theirs = twin.state_dict()
     for tensor, value in model.state_dict().items():
         wanted = theirs[tensor][:, :2] + theirs[tensor][:, 2:] if tensor == stem else theirs[tensor]
+        wanted = 2 * wanted if tensor in start.scaled else wanted  # inputs are halved: variant gen1
         assert torch.equal(value, wanted), tensor
+
+
+@pytest.mark.parametrize(
+    ("settings", "value"),
+    [
+        ({"input_scale": 1.0}, 1),
+        ({"input_scale": 4.0, "max_spikes": 16}, 4),
+        ({"activation": "nilif", "input_scale": 1.0, "max_spikes": 8}, 1 / 8),
+        ({"activation": "qann", "input_scale": 4.0}, 1),
+    ],
+)
+def test_what_reads_spikes_without_a_batch_norm_makes_up_for_their_value(settings, value):
+    twin = build_model("spikeyolo-p", **GEN1, activation="relu")
+    model = build_model("spikeyolo-p", **GEN1, bins_per_step=2, **settings)
+    start = begun(model, twin)
+    heads = [f"head.{branch}.{i}.2.conv.weight" for branch in ("box", "cls") for i in range(3)]
+    assert sorted(start.scaled) == ([] if value == 1 else heads)
+    assert ("times" in start.in_words()) == bool(start.scaled)
+    before, after = twin.state_dict(), model.state_dict()
+    for name in heads:
+        torch.testing.assert_close(after[name] * value, before[name])
 
 
 def test_the_same_bins_at_once_give_the_first_layer_as_it_is():
     twin = build_model("spikeyolo-p", **GEN1, activation="relu")
-    model = build_model("spikeyolo-p", **GEN1, bins_per_step=2)
+    model = build_model("spikeyolo-p", **GEN1, bins_per_step=2, input_scale=1)
     assert begun(model, twin).reshaped == []
     assert all(map(torch.equal, model.state_dict().values(), twin.state_dict().values()))
 

@@ -8,7 +8,9 @@ import pytest
 
 from gen1.dat import write_dat
 from gen1.labels import write_boxes
-from gen1.spec import BOX, EVENT, HEIGHT, WIDTH
+from gen1.spec import BOX, EVENT, GEN1
+
+HEIGHT, WIDTH = GEN1.sensor_hw
 
 
 def make_events(

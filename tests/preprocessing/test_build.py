@@ -13,10 +13,12 @@ import pytest
 import preprocessing.build
 from gen1.dat import DatReader, write_dat
 from gen1.labels import read_boxes, write_boxes
-from gen1.spec import BOX, HEIGHT, WIDTH
+from gen1.spec import BOX, GEN1
 from preprocessing.__main__ import main
 from preprocessing.cache import open_cache, read_header, read_manifest
 from preprocessing.histogram import EventTally, event_histogram
+
+HEIGHT, WIDTH = GEN1.sensor_hw
 
 SIZE = ("--window-ms", "250", "--time-steps", "4")
 

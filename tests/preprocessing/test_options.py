@@ -9,13 +9,15 @@ import pytest
 
 from gen1.dat import DatReader, write_dat
 from gen1.labels import read_boxes, write_boxes
-from gen1.spec import BOX, EVENT, HEIGHT, WIDTH
+from gen1.spec import BOX, EVENT, GEN1
 from preprocessing.__main__ import main
 from preprocessing.build import stride_times
 from preprocessing.cache import open_cache, read_header, read_manifest
 from preprocessing.dataset import HistogramDataset
 from preprocessing.geometry import Geometry
 from preprocessing.histogram import HistogramSettings, event_histogram
+
+HEIGHT, WIDTH = GEN1.sensor_hw
 
 
 def run(data: Path, cache: Path, *options: str) -> int:
