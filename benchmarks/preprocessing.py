@@ -2,7 +2,7 @@
 
 `python benchmarks/preprocessing.py` makes a recording of 60 s and 40 million events with 240
 labels (half a minute and 2 GiB of disk in all), then measures, warm unless it says cold: one
-thread from events to histograms [T=4, 2, 240, 304] over windows of 250 ms, from .dat to HDF5 with
+thread from events to histograms [T=4, 2, H, W] over windows of 250 ms, from .dat to HDF5 with
 one and two workers, and from HDF5 to batches. A figure is the best of a few repetitions, of one
 thread in CPU time, so that other work on the machine matters less; compare within one run.
 Writes preprocessing_cpu_<date>.json and .md under benchmarks/results/.
