@@ -59,11 +59,13 @@ class DatReader:
     `packed` is the same as uint64 [n_events], the time in the low half. `height` and `width`
     are None where the header has none; so is the version, which the addresses then tell.
     `trailing_bytes` is the length of a truncated last record, which is dropped.
+    origin_us: added to all times but those of `records`; source: what the file was made of.
     Raises ValueError if the file is not a .dat recording.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path | str, origin_us: int = 0, source: Path | None = None) -> None:
+        self.path, self.origin_us = Path(path), origin_us
+        self.source = source or self.path
         if not self.path.is_file():
             raise ValueError(f"{self.path}: no such file, expected a .dat recording")
         fields, offset = _read_header(self.path)
@@ -87,7 +89,9 @@ class DatReader:
 
     def decode(self, first: int, last: int) -> np.ndarray:
         """Events first to last - 1, EVENT [n], with the times as stored (not repaired)."""
-        return decode(self.records[first:last], self.version)
+        events = decode(self.records[first:last], self.version)
+        events["t"] += self.origin_us
+        return events
 
     def window(self, start_us: int, end_us: int) -> np.ndarray:
         """Events with start_us <= time < end_us, EVENT [n], in order of their true times.
@@ -97,9 +101,10 @@ class DatReader:
         if self._clock is None:
             first = self.index_at(start_us)
             return self.decode(first, max(first, self.index_at(end_us)))
-        times_us, packed = self._clock.select(self.packed, start_us, end_us)
+        window_us = start_us - self.origin_us, end_us - self.origin_us
+        times_us, packed = self._clock.select(self.packed, *window_us)
         events = decode(packed.view("<u4").reshape(-1, 2), self.version)
-        events["t"] = times_us
+        events["t"] = times_us + self.origin_us
         return events
 
     def binned(self, edges_us: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -110,14 +115,15 @@ class DatReader:
         if self._clock is None:
             edges = np.array([self.index_at(int(t_us)) for t_us in edges_us], np.int64)
             return self.packed[edges[0] : edges[-1]], edges - edges[0]
+        edges_us = edges_us - self.origin_us
         times_us, packed = self._clock.select(self.packed, int(edges_us[0]), int(edges_us[-1]))
         return packed, np.searchsorted(times_us, edges_us)
 
     def index_at(self, t_us: int) -> int:
         """How many events are earlier than t_us, those with impossible times not counted."""
         if self._clock is None:
-            return int(_first_sorted(self.packed, t_us))
-        return self._clock.before(self.packed, t_us)
+            return int(_first_sorted(self.packed, t_us - self.origin_us))
+        return self._clock.before(self.packed, t_us - self.origin_us)
 
     @property
     def order(self) -> TimeOrder:
@@ -151,7 +157,7 @@ class DatReader:
                 piece = buffer[: self.n_events - first]
                 if file.readinto(piece.data) < piece.nbytes:
                     found = "became shorter while it was read"
-                    raise ValueError(f"{self.path}: {found}, expected a finished recording")
+                    raise ValueError(f"{self.source}: {found}, expected a finished recording")
                 yield piece
 
     @property
@@ -171,18 +177,23 @@ class DatReader:
         if known and 2 * outside > self.n_events:
             found = f"{outside} of {self.n_events} events lie beyond {self.height}x{self.width} px"
             hint = f"its header names another sensor, or a version other than {self.version}"
-            raise ValueError(f"{self.path}: {found}, expected few: perhaps {hint}")
+            raise ValueError(f"{self.source}: {found}, expected few: perhaps {hint}")
         moved = left_out = wraps = 0
         clock, first_us, last_us = None, 0, 0
         if descents or len(far_ends(self.packed)):
-            clock = read_clock(self.path, self.packed)
+            clock = read_clock(self.source, self.packed)
             self.release()
             moved, left_out, wraps = clock.moved, len(clock.left_out), int(clock.wraps[-1])
             first_us, last_us = int(clock.least_us[0]), int(clock.carried_us[-1])
         elif self.n_events:
             first_us, last_us = (int(self.records[i, 0]) for i in (0, -1))
         out_of_frame = int(outside) if known else None
-        return TimeOrder(moved, left_out, wraps, out_of_frame, first_us, last_us), clock
+        ends_us = (
+            (first_us, last_us)
+            if not self.n_events
+            else (t + self.origin_us for t in (first_us, last_us))
+        )
+        return TimeOrder(moved, left_out, wraps, out_of_frame, *ends_us), clock
 
 
 def decode(records: np.ndarray, version: int) -> np.ndarray:
@@ -206,16 +217,24 @@ def write_dat(path: Path | str, events: np.ndarray, height: int, width: int) -> 
 
 
 def write_dat_packets(
-    path: Path | str, packets: Iterable[np.ndarray], height: int, width: int
+    path: Path | str, packets: Iterable[np.ndarray], height: int | None, width: int | None
 ) -> None:
-    """write_dat for events that come in pieces, so that they need not fit into memory."""
-    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
-        raise ValueError(f"{path}: sensor {height}x{width} px, expected sides of 1 to {MAX_SIDE}")
-    header = f"% Data file containing Event2D events.\n% Version 2\n% Height {height}\n"
+    """write_dat for events that come in pieces, so that they need not fit into memory.
+
+    The header does not name a side that is None.
+    """
+    sides = {"Height": height, "Width": width}
+    for side in sides.values():
+        if side is not None and not 1 <= side <= MAX_SIDE:
+            expected = f"expected sides of 1 to {MAX_SIDE}"
+            raise ValueError(f"{path}: sensor {height}x{width} px, {expected}")
+    lines = ["Data file containing Event2D events.", "Version 2"]
+    lines += [f"{name} {side}" for name, side in sides.items() if side]
+    header = "".join(f"% {line}\n" for line in lines)
     with atomic_write(path) as file:
-        file.write(f"{header}% Width {width}\n".encode() + bytes([EVENT_TYPES[0], RECORD_BYTES]))
+        file.write(header.encode() + bytes([EVENT_TYPES[0], RECORD_BYTES]))
         for events in packets:
-            file.write(_encode(path, events, height, width).data)
+            file.write(_encode(path, events, height or MAX_SIDE, width or MAX_SIDE).data)
 
 
 def _encode(path: Path | str, events: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -240,7 +259,7 @@ def _read_header(path: Path) -> tuple[dict[str, str], int]:
     with path.open("rb") as file:
         head = file.read(MAX_HEADER_BYTES)
     if head.startswith(FOREIGN_STARTS):
-        hint = "; Metavision's metavision_file_to_dat makes one" if b"HDF" in head[:4] else ""
+        hint = "; `python -m gen1.convert` makes one"
         found = f"begins with {head[:6]!r}"
         raise ValueError(f"{path}: {found}, expected a Prophesee .dat recording{hint}")
     fields, offset = header_fields(path, head, HEADER_LINE, ".dat records")

@@ -1,4 +1,4 @@
-"""Find recordings and their labels: {train,val,test}/*_td.dat, *_bbox.npy, one of them, or RAW.
+"""Find recordings and their labels: {train,val,test}/*_td.dat, *_bbox.npy, or other formats.
 
 `python -m gen1.recordings verify DIR` looks over a download.
 """
@@ -6,24 +6,31 @@
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from gen1 import command
-from gen1.convert import convert
-from gen1.dat import DatReader
+from gen1.opening import (
+    RAW_SUFFIX,
+    is_recording,
+    labels_of,
+    name_of,
+    open_recording,
+    recordings_in,
+)
 from gen1.spec import BOX_SUFFIX, DAT_SUFFIX, SPLITS, by_name, counted, find_spec, visible
 
-RAW_SUFFIX = ".raw"
+__all__ = ["Recording", "find_recordings", "list_recordings", "open_recording", "verify"]
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One recording; split is "" in a directory without split folders, boxes None if absent."""
+    """One recording; split is "" in a directory without split folders, boxes None if absent.
+
+    `dat`: its events, of whatever format.
+    """
 
     name: str
     split: str
@@ -50,7 +57,7 @@ def list_recordings(root: Path | str, require_labels: bool = True) -> list[Recor
 def find_recordings(path: str | Path) -> list[Recording]:
     """One recording, or all of a directory as of list_recordings, and the RAW files in it.
 
-    Of a RAW file and a .dat of one name, the .dat is taken. Labels are those that lie beside.
+    Of a RAW file and another of one name, the other is taken. Labels are those that lie beside.
     Raises ValueError for a path that is neither, and for a directory without any.
     """
     path = Path(path)
@@ -60,29 +67,10 @@ def find_recordings(path: str | Path) -> list[Recording]:
         raise ValueError(f"{path}: no such file, expected a recording or a directory of them")
     raw = [_recording(file) for file in visible(path, "*") if _is_raw(file)]
     if raw and not any((path / split).is_dir() for split in SPLITS):
-        dats = map(_recording, visible(path, f"*{DAT_SUFFIX}"))
+        dats = map(_recording, recordings_in(path).values())
         found = {recording.name: recording for recording in [*raw, *dats]}
         return [found[name] for name in sorted(found)]
     return list_recordings(path, require_labels=False) + sorted(raw, key=lambda found: found.name)
-
-
-@contextmanager
-def open_recording(
-    path: str | Path, height: int | None = None, width: int | None = None
-) -> Iterator[DatReader]:
-    """A reader; a RAW file is converted to a temporary .dat first, height and width as there.
-
-    What is odd about a RAW file is said on stderr. Raises ValueError for what is no recording.
-    """
-    path = Path(path)
-    if not _is_raw(path):
-        yield DatReader(path)
-        return
-    with TemporaryDirectory(prefix="spikeyolo-") as folder:
-        target = Path(folder) / f"{path.stem}{DAT_SUFFIX}"
-        for note in convert(path, target, height, width).notes:
-            print(f"note: {path.name}: {note}", file=sys.stderr)
-        yield DatReader(target)
 
 
 def _is_raw(path: Path) -> bool:
@@ -91,24 +79,23 @@ def _is_raw(path: Path) -> bool:
 
 def _recording(dat: Path, split: str = "") -> Recording:
     """A recording with the labels that lie beside it."""
-    name = dat.name.removesuffix(DAT_SUFFIX) if dat.name.endswith(DAT_SUFFIX) else dat.stem
-    boxes = dat.with_name(name + BOX_SUFFIX)
-    return Recording(name, split, dat, boxes if boxes.is_file() else None)
+    boxes = labels_of(dat)
+    return Recording(name_of(dat), split, dat, boxes if boxes.is_file() else None)
 
 
 def _listed(path: Path, require_labels: bool) -> list[Recording]:
-    """Recordings of a text file with the path of a *_td.dat per line, # starts a comment.
+    """Recordings of a text file with the path of one per line, # starts a comment.
 
     Relative paths start at the file's directory; labels lie beside the recording; its directory
     names the split if it can.
     """
     recordings = []
     for dat in _listed_paths(path):
-        if not dat.name.endswith(DAT_SUFFIX) or not dat.is_file():
+        if not is_recording(dat) or not dat.is_file():
             raise ValueError(f"{path}: lists {dat}, expected an existing *{DAT_SUFFIX}")
-        found = _recording(dat, dat.parent.name if dat.parent.name in SPLITS else "")
+        found = _recording(dat, split_of(dat))
         if require_labels and not found.boxes:
-            expected = f"expected labels {found.name}{BOX_SUFFIX} beside it"
+            expected = f"expected labels {labels_of(dat).name} beside it"
             raise ValueError(f"{path}: lists {dat}, {expected}")
         recordings.append(found)
     keys = [(recording.split, recording.name) for recording in recordings]
@@ -117,6 +104,13 @@ def _listed(path: Path, require_labels: bool) -> list[Recording]:
         raise ValueError(f"{path}: lists {lists}, expected one path of a *{DAT_SUFFIX} per line")
     order = {split: i for i, split in enumerate(("", *SPLITS))}
     return sorted(recordings, key=lambda recording: (order[recording.split], recording.name))
+
+
+def split_of(dat: Path) -> str:
+    """The split that its folder, or that of its DSEC sequence, is named after; or ""."""
+    above = dat.parents[3] if name_of(dat) != dat.stem and len(dat.parents) > 3 else dat.parent
+    folders = dat.parent.name, above.name
+    return next((name for name in folders if name in SPLITS), "")
 
 
 def _listed_paths(path: Path) -> Iterator[Path]:
@@ -142,25 +136,28 @@ def _listed_paths(path: Path) -> Iterator[Path]:
 
 def _pair(folder: Path, split: str, require_labels: bool) -> list[Recording]:
     """Recordings of one folder, sorted by name."""
-    dats, boxes = by_name(folder, DAT_SUFFIX), by_name(folder, BOX_SUFFIX)
+    dats, boxes = recordings_in(folder), by_name(folder, BOX_SUFFIX)
     if not dats and not boxes:
-        raw = any(visible(folder, "*.raw"))
+        raw = any(visible(folder, f"*{RAW_SUFFIX}"))
         hint = "; `python -m gen1.convert` makes them of RAW files" if raw else ""
         raise ValueError(f"{folder}: holds no recordings, expected files named *{DAT_SUFFIX}{hint}")
+    found = [_recording(path, split) for path in dats.values()]
     problems = []
     if lone := sorted(boxes.keys() - dats.keys()):
-        problems.append(_name_unpaired(lone, BOX_SUFFIX, "without a recording"))
-    if require_labels and (lone := sorted(dats.keys() - boxes.keys())):
-        problems.append(_name_unpaired(lone, DAT_SUFFIX, "without labels"))
+        problems.append(
+            _name_unpaired([f"{name}{BOX_SUFFIX}" for name in lone], "without a recording")
+        )
+    if require_labels and (lone := [one.dat.name for one in found if not one.boxes]):
+        problems.append(_name_unpaired(lone, "without labels"))
     if problems:
         expected = f"expected pairs of *{DAT_SUFFIX} and *{BOX_SUFFIX}"
         raise ValueError(f"{folder}: {' and '.join(problems)}, {expected}")
-    return [Recording(name, split, dats[name], boxes.get(name)) for name in sorted(dats)]
+    return found
 
 
-def _name_unpaired(names: list[str], suffix: str, lack: str) -> str:
+def _name_unpaired(names: list[str], lack: str) -> str:
     """'2 files without labels (a_td.dat, b_td.dat)', with at most NAMES_SHOWN names."""
-    shown = ", ".join(name + suffix for name in names[:NAMES_SHOWN])
+    shown = ", ".join(names[:NAMES_SHOWN])
     more = ", ..." if len(names) > NAMES_SHOWN else ""
     return f"{counted(len(names), 'files')} {lack} ({shown}{more})"
 

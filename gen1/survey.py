@@ -8,7 +8,8 @@ import numpy as np
 
 from gen1.dat import DatReader
 from gen1.labels import read_boxes, refuse_foreign_times
-from gen1.spec import BOX_SUFFIX, DAT_SUFFIX, GEN1, SPLITS, DatasetSpec, by_name, counted
+from gen1.opening import open_recording, recordings_in
+from gen1.spec import BOX_SUFFIX, GEN1, SPLITS, DatasetSpec, by_name, counted
 
 #: Labels that end so long after all events of a recording are not its own.
 NEAR_US = 250_000
@@ -61,7 +62,7 @@ def survey(root: str | Path, deep: bool = False, spec: DatasetSpec = GEN1) -> Su
         raise ValueError(f"{root}: has no folder {', '.join(SPLITS)}, expected a data set")
     found = Survey(spec)
     for folder in folders:
-        dats, boxes = by_name(folder, DAT_SUFFIX), by_name(folder, BOX_SUFFIX)
+        dats, boxes = recordings_in(folder), by_name(folder, BOX_SUFFIX)
         found.recordings[folder.name] = len(dats.keys() & boxes)
         found.problems += [f"{dats[name]}: no labels" for name in dats if name not in boxes]
         found.problems += [f"{boxes[name]}: no recording" for name in boxes if name not in dats]
@@ -95,11 +96,17 @@ def draw(found: Survey, path: str | Path) -> None:
 def _add_recording(found: Survey, path: Path, deep: bool) -> tuple[int, int] | None:
     """Add what a recording holds; returns the times of its first and last event, if any."""
     try:
-        reader = DatReader(path)
-        duration_us = reader.duration_us if deep else _seen_duration_us(reader)
+        with open_recording(path) as reader:
+            duration_us = reader.duration_us if deep else _seen_duration_us(reader)
+            return _add_reader(found, path, reader, duration_us, deep)
     except ValueError as error:
         found.problems.append(str(error))
         return None
+
+
+def _add_reader(
+    found: Survey, path: Path, reader: DatReader, duration_us: int, deep: bool
+) -> tuple[int, int] | None:
     found.events.append(reader.n_events)
     found.durations_s.append(duration_us * 1e-6)
     spec = found.spec
@@ -120,7 +127,7 @@ def _add_recording(found: Survey, path: Path, deep: bool) -> tuple[int, int] | N
     found.name(path, counts, suspicions)
     if not reader.n_events:
         return None
-    first_us = reader.order.first_us if deep else int(reader.records[0, 0])
+    first_us = reader.order.first_us if deep else reader.origin_us + int(reader.records[0, 0])
     return first_us, first_us + duration_us - 1
 
 

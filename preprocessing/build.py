@@ -4,7 +4,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from errno import ENOLCK, ENOSYS, EOPNOTSUPP
 from itertools import islice
@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from gen1.dat import DatReader
 from gen1.labels import read_boxes, refuse_foreign_times
+from gen1.opening import open_recording
 from gen1.protocol import protocols_of
 from gen1.recordings import Recording
 from gen1.spec import BOX, GEN1, DatasetSpec
@@ -120,8 +121,19 @@ def build_recording(
     """Write the cache file of one recording. Raises ValueError for a file that is not usable."""
     if settings.representation == "rvt":
         return import_sequence(recording, path, settings, dataset)
+    with open_sized(recording.dat, settings) as reader:
+        return build_histograms(recording, path, settings, dataset, reader)
+
+
+def build_histograms(
+    recording: Recording,
+    path: Path,
+    settings: HistogramSettings,
+    dataset: DatasetSpec,
+    reader: DatReader,
+) -> Report:
+    """Write the cache file of a recording's events."""
     sources = sources_of(recording)
-    reader = open_sized(recording.dat, settings)
     boxes = np.zeros(0, BOX)
     if recording.boxes:
         boxes = dataset.classify(read_boxes(recording.boxes), str(recording.boxes))
@@ -189,14 +201,15 @@ def make_report(reader: DatReader, tallies: list[EventTally]) -> Report:
     )
 
 
-def open_sized(path: Path, settings: HistogramSettings) -> DatReader:
-    """Open a .dat; raises ValueError if its header names another sensor size."""
-    reader = DatReader(path)
-    found = (reader.height or settings.height, reader.width or settings.width)
-    if found != (settings.height, settings.width):
-        expected = f"{settings.height}x{settings.width}"
-        raise ValueError(f"{path}: sensor of {found[0]}x{found[1]} px, expected {expected}")
-    return reader
+@contextmanager
+def open_sized(path: Path, settings: HistogramSettings) -> Iterator[DatReader]:
+    """Open a recording; raises ValueError if it names another sensor size."""
+    with open_recording(path) as reader:
+        found = (reader.height or settings.height, reader.width or settings.width)
+        if found != (settings.height, settings.width):
+            expected = f"{settings.height}x{settings.width}"
+            raise ValueError(f"{path}: sensor of {found[0]}x{found[1]} px, expected {expected}")
+        yield reader
 
 
 def finished_report(

@@ -246,12 +246,12 @@ def test_errors_of_the_target_name_the_target(tmp_path):
     (tmp_path / "a.raw").write_bytes(header("3.0", "geometry 304x240") + words3(some_events(0)))
     with pytest.raises(ValueError, match=r"gone/a_td\.dat: cannot be written \(No such file"):
         convert(tmp_path / "a.raw", tmp_path / "gone" / "a_td.dat")
-    with pytest.raises(ValueError, match=r"a\.raw: is the RAW recording, expected another name"):
+    with pytest.raises(ValueError, match=r"a\.raw: is the source itself, expected another name"):
         convert(tmp_path / "a.raw", tmp_path / "a.raw")
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"gone\.raw: no such file, expected a Prophesee RAW"):
+    with pytest.raises(ValueError, match=r"gone\.raw: no such file, expected a recording"):
         convert(tmp_path / "gone.raw", tmp_path / "a_td.dat")
 
 
@@ -263,5 +263,5 @@ def test_directories_and_readers_point_to_the_converter(tmp_path):
     with pytest.raises(ValueError, match=r"`python -m gen1\.convert` makes one"):
         DatReader(tmp_path / "a_td.dat")
     (tmp_path / "a_td.dat").write_bytes(b"\x89HDF\r\n\x1a\n")
-    with pytest.raises(ValueError, match="metavision_file_to_dat makes one"):
+    with pytest.raises(ValueError, match=r"`python -m gen1\.convert` makes one"):
         DatReader(tmp_path / "a_td.dat")

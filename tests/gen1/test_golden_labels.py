@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from gen1.labels import main, read_boxes
+from gen1.labels import read_boxes
+from gen1.labels.__main__ import main
 from gen1.spec import find_spec
 from tests.conftest import GOLDEN
 

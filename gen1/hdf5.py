@@ -1,0 +1,196 @@
+"""Events in HDF5: RVT's mirror of Gen1 and 1 Mpx (eTraM's layout too), DSEC's, Metavision's.
+
+Sources: RVT (github.com/uzh-rpg/RVT), dsec-det, eTraM and OpenEB, each by its readers' code.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin
+import numpy as np
+
+from gen1 import ecf
+from gen1.spec import EVENT, counted
+from gen1.stream import Stream
+
+assert hdf5plugin  # its import teaches HDF5 to read Blosc and others
+EVENTS_AT_ONCE = 1 << 20
+NAMES = tuple("txyp")
+
+
+def open_hdf5(path: Path) -> Stream:
+    """Events of any known layout; ValueError for another, a missing codec, and damage.
+
+    Of RVT's layout times that step back become the latest before them, as RVT reads them.
+    """
+    with reading(path), h5py.File(path, "r", locking=False) as file:
+        if "CD/events" in file:
+            data = file["CD/events"]
+            refuse_missing_codec(path, data, ecf.FILTER)
+            _refuse_fields(path, data)
+            return Stream(_metavision(path), _geometry(file))
+        if "events" not in file:
+            found = f"holds {', '.join(sorted(file)[:5]) or 'nothing'}"
+            raise ValueError(f"{path}: {found}, expected a group `events` or `CD/events`")
+        events = file["events"]
+        if isinstance(events, h5py.Dataset):
+            _refuse_fields(path, events)
+            refuse_missing_codec(path, events)
+            size = None
+        else:
+            _refuse_unequal(path, events)
+            size = _stored_size(path, events)
+        is_dsec = "t_offset" in file
+        offset_us = int(file["t_offset"][()]) if is_dsec else 0
+    repaired = np.zeros(1, np.int64)
+    if is_dsec:
+        return Stream(_columns(path, offset_us, None), (480, 640))
+    pieces = _columns(path, 0, repaired)
+    return Stream(pieces, size, partial(_repairs, repaired))
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what h5py raises inside the block into one sentence."""
+    try:
+        yield
+    except (OSError, KeyError, RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: cannot be read ({reason}), expected HDF5 of events") from None
+
+
+def refuse_missing_codec(path: Path, data: h5py.Dataset, *ours: int) -> None:
+    """ValueError if HDF5 cannot decompress a data set, and we cannot either."""
+    created = data.id.get_create_plist()
+    for number in range(created.get_nfilters()):
+        code, _, _, name = created.get_filter(number)
+        if code not in ours and not h5py.h5z.filter_avail(code):
+            found = f"{data.name} is compressed by filter {code} ({name.decode(errors='replace')})"
+            hint = "expected one that hdf5plugin has: install the plugin that its writer used"
+            raise ValueError(f"{path}: {found}, {hint}")
+
+
+def _refuse_fields(path: Path, data: h5py.Dataset) -> None:
+    names = data.dtype.names or ()
+    if not {*NAMES} <= {*names}:
+        found = f"{data.name} has the fields {', '.join(names) or 'none'}"
+        raise ValueError(f"{path}: {found}, expected t, x, y and p")
+
+
+def _refuse_unequal(path: Path, events: h5py.Group) -> None:
+    """ValueError if a column is missing, of another length, or of an unknown codec."""
+    if missing := [name for name in NAMES if name not in events]:
+        raise ValueError(f"{path}: has no events/{missing[0]}, expected events/t, x, y and p")
+    for name in NAMES:
+        refuse_missing_codec(path, events[name])
+    lengths = {name: len(events[name]) for name in NAMES}
+    if len({*lengths.values()}) > 1:
+        found = ", ".join(f"{n} of {name}" for name, n in lengths.items())
+        raise ValueError(f"{path}: holds {found}, expected as many of each")
+
+
+def _stored_size(path: Path, events: h5py.Group) -> tuple[int, int] | None:
+    """Height and width in px, None without them; ValueError for coordinates in parts of a px."""
+    if "divider" in events and int(events["divider"][()]) != 1:
+        found = f"events/divider is {int(events['divider'][()])}"
+        raise ValueError(f"{path}: {found}, expected 1: coordinates in whole px")
+    if "height" in events and "width" in events:
+        return int(events["height"][()]), int(events["width"][()])
+    return None
+
+
+def _geometry(file: h5py.File) -> tuple[int, int] | None:
+    """Metavision's `geometry`, "1280x720"."""
+    width, _, height = str(_text(file.attrs.get("geometry", ""))).partition("x")
+    return (int(height), int(width)) if width.isdigit() and height.isdigit() else None
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _repairs(repaired: np.ndarray) -> list[str]:
+    n = int(repaired[0])
+    return [f"{counted(n, 'events')} stepped back in time, given the latest before"] if n else []
+
+
+def _columns(path: Path, offset_us: int, repaired: np.ndarray | None) -> Iterator[np.ndarray]:
+    """Pieces of `events`, one data set a column or one of all; times plus offset_us.
+
+    repaired: counts the times that the running maximum changed; None leaves them alone.
+    """
+    with reading(path), h5py.File(path, "r", locking=False) as file:
+        events, latest_us = file["events"], np.int64(0)
+        total = len(events) if isinstance(events, h5py.Dataset) else len(events["t"])
+        for first in range(0, total, EVENTS_AT_ONCE):
+            window = slice(first, first + EVENTS_AT_ONCE)
+            if isinstance(events, h5py.Dataset):
+                stored = events[window]
+                piece = as_events(path, *(stored[name] for name in NAMES))
+            else:
+                piece = as_events(path, *(events[name][window] for name in NAMES))
+            if len(piece) and piece["t"].min() < 0:
+                found = f"an event at {piece['t'].min()} us"
+                raise ValueError(f"{path}: {found}, expected times of 0 or later")
+            if repaired is not None:
+                risen = np.maximum(np.maximum.accumulate(piece["t"]), latest_us)
+                repaired += np.count_nonzero(risen != piece["t"])
+                piece["t"], latest_us = risen, risen[-1]
+            piece["t"] += offset_us
+            yield piece
+
+
+def _metavision(path: Path) -> Iterator[np.ndarray]:
+    """Pieces of CD/events, chunk by chunk where only we can decode them."""
+    with reading(path), h5py.File(path, "r", locking=False) as file:
+        data = file["CD/events"]
+        created = data.id.get_create_plist()
+        filters = [created.get_filter(i)[0] for i in range(created.get_nfilters())]
+        is_ecf = ecf.FILTER in filters
+        step = data.chunks[0] if is_ecf else EVENTS_AT_ONCE
+        for first in range(0, len(data), step):
+            if not is_ecf:
+                stored = data[first : first + step]
+                yield as_events(path, *(stored[name] for name in NAMES))
+                continue
+            skipped, chunk = data.id.read_direct_chunk((first,))
+            if skipped:
+                stored = np.frombuffer(chunk, data.dtype)
+                piece = as_events(path, *(stored[name] for name in NAMES))
+            else:
+                try:
+                    piece = ecf.decode_chunk(chunk)
+                except ValueError as error:
+                    raise ValueError(
+                        f"{path}: events from {first} on are damaged: {error}"
+                    ) from None
+            yield piece[: len(data) - first]
+
+
+def as_events(path: Path, t: Any, x: Any, y: Any, p: Any) -> np.ndarray:
+    """Columns as EVENT [n]; polarities of 0 and 1, or of -1 and 1; columns beyond u2 are strays.
+
+    Raises ValueError for values that are not whole numbers, and for another polarity.
+    """
+    columns = {"t": t, "x": x, "y": y, "p": p}
+    for name, column in columns.items():
+        values = np.asarray(column)
+        whole = values.dtype.kind in "iub" or (
+            values.dtype.kind == "f" and np.array_equal(values, np.floor(values))
+        )
+        if not whole or values.ndim != 1:
+            raise ValueError(f"{path}: {name} is {values.dtype}, expected whole numbers")
+        columns[name] = values.astype(np.int64)
+    if len(columns["p"]) and not (columns["p"].min() >= -1 and columns["p"].max() <= 1):
+        found = f"p from {columns['p'].min()} to {columns['p'].max()}"
+        raise ValueError(f"{path}: {found}, expected 0 and 1, or -1 and 1")
+    events = np.empty(len(columns["t"]), EVENT)
+    events["t"], events["p"] = columns["t"], columns["p"] > 0
+    beyond = np.iinfo(np.uint16).max
+    for name in "xy":  # what wraps around would land inside the frame
+        events[name] = np.where(columns[name] < 0, beyond, np.minimum(columns[name], beyond))
+    return events
