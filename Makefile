@@ -49,29 +49,38 @@ $(BASE)/%/test/metrics.json: $(BASE)/cache/manifest.json configs/synthetic.yaml
 	    --model.name $(call part,1) --model.activation $(call part,2) --seed $(call part,3) $(if $(findstring ems-res10/lif,$*),--model.max-spikes 1)
 	$(BIN)/python eval_gen1.py --checkpoint $(BASE)/$* --cache $(BASE)/cache --output $(BASE)/$*/test
 
-# --- a race of equals: the twin of ten epochs, and spikes of five after five of the twin's --------
+# --- a race of equals: the twin of ten epochs, and spikes of seven after three of the twin's -------
+# 1x8, 2x4: steps x levels; 1x8-N: the same with another --energy-weight, for the Pareto curve.
 PAIR      := pair
-PAIRS     := $(foreach seed,$(SEEDS),$(foreach run,twin 1x4 1x8,$(PAIR)/$(run)/$(seed)))
-RATE      := --optim.lr 1e-2
-ONE_STEP  := --model.activation ilif --model.bins-per-step 2
+WEIGHTS   := 0.3 3
+PAIRS     := $(foreach run,twin 1x8 2x4,$(SEEDS:%=$(PAIR)/$(run)/%)) $(WEIGHTS:%=$(PAIR)/1x8-%/0)
+RATE      := --optim.lr 1e-2 --optim.final-lr 0.3 --eval-every 10
+FRUGAL    := --energy-weight 1 --epochs 7
+ALL_BINS  := --model.activation ilif --model.bins-per-step 2
+1x8       := $(ALL_BINS) --model.max-spikes 8 --model.input-scale 2
+2x4       := $(ALL_BINS) --model.max-spikes 4 --model.input-scale 1 --model.shown 2 --model.decay 1
 
 pair: $(PAIRS:%=%/test/metrics.json)
 	$(BIN)/python eval_gen1.py --compare $(PAIRS) --output $(PAIR)
 
-.PRECIOUS: $(foreach run,twin start 1x4 1x8,$(PAIR)/$(run)/%/best.pt)
+.PRECIOUS: $(foreach run,twin start 1x8 2x4,$(PAIR)/$(run)/%/best.pt) $(PAIR)/1x8-%/0/best.pt
 $(PAIR)/%/best.pt: export OMP_NUM_THREADS = 1
-$(PAIR)/%/best.pt: train = $(BIN)/python train_gen1.py --config configs/synthetic.yaml --cache $(BASE)/cache --output $(@D) --seed $(@D:$(PAIR)/$(1)/%=%) $(RATE)
+$(PAIR)/%/best.pt: train = $(BIN)/python train_gen1.py --config configs/synthetic.yaml --cache $(BASE)/cache --output $(@D) --seed $(notdir $(@D)) $(RATE)
 $(PAIR)/twin/%/best.pt: $(BASE)/cache/manifest.json
-	$(call train,twin) --model.activation relu --epochs 10 --eval-every 10
+	$(train) --model.activation relu --epochs 10
 
 $(PAIR)/start/%/best.pt: $(BASE)/cache/manifest.json
-	$(call train,start) --model.activation relu
+	$(train) --model.activation relu --epochs 3 --optim.final-lr 0.7
 
-$(PAIR)/1x4/%/best.pt: $(PAIR)/start/%/best.pt $(PAIR)/twin/%/best.pt
-	$(call train,1x4) $(ONE_STEP) --model.max-spikes 4 --model.input-scale 1 --init $(PAIR)/start/$* --distill $(PAIR)/twin/$*
-
+of_twin    = --init $(PAIR)/start/$(1) --distill $(PAIR)/twin/$(1)
 $(PAIR)/1x8/%/best.pt: $(PAIR)/start/%/best.pt $(PAIR)/twin/%/best.pt
-	$(call train,1x8) $(ONE_STEP) --model.max-spikes 8 --model.input-scale 2 --init $(PAIR)/start/$* --distill $(PAIR)/twin/$*
+	$(train) $(1x8) $(FRUGAL) $(call of_twin,$*)
+
+$(PAIR)/2x4/%/best.pt: $(PAIR)/start/%/best.pt $(PAIR)/twin/%/best.pt
+	$(train) $(2x4) $(FRUGAL) $(call of_twin,$*)
+
+$(PAIR)/1x8-%/0/best.pt: $(PAIR)/start/0/best.pt $(PAIR)/twin/0/best.pt
+	$(train) $(1x8) --energy-weight $* --epochs 7 $(call of_twin,0)
 
 $(PAIR)/%/test/metrics.json: $(PAIR)/%/best.pt
 	$(BIN)/python eval_gen1.py --checkpoint $(PAIR)/$* --cache $(BASE)/cache --output $(@D)

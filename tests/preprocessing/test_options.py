@@ -119,7 +119,7 @@ def test_events_per_window_are_reported(tree, tmp_path, capsys):
     counts = [int(((t_us >= end - 250_000) & (t_us < end)).sum()) for end in times_us]
     text = capsys.readouterr().out
     assert f"events per window: 0 to {max(counts)}, {int(np.median(counts))} in the" in text
-    assert "1 windows without any event" in text
+    assert "1 window without any event" in text
     report = read_manifest(tmp_path / "cache").recordings["train"]["r0"]
     names = ("fewest_events", "median_events", "most_events", "empty_windows")
     assert [report[name] for name in names] == [0, int(np.median(counts)), max(counts), 1]
