@@ -176,21 +176,30 @@ def as_events(path: Path, t: Any, x: Any, y: Any, p: Any) -> np.ndarray:
 
     Raises ValueError for values that are not whole numbers, and for another polarity.
     """
-    columns = {"t": t, "x": x, "y": y, "p": p}
-    for name, column in columns.items():
-        values = np.asarray(column)
-        whole = values.dtype.kind in "iub" or (
-            values.dtype.kind == "f" and np.array_equal(values, np.floor(values))
-        )
-        if not whole or values.ndim != 1:
-            raise ValueError(f"{path}: {name} is {values.dtype}, expected whole numbers")
-        columns[name] = values.astype(np.int64)
-    if len(columns["p"]) and not (columns["p"].min() >= -1 and columns["p"].max() <= 1):
-        found = f"p from {columns['p'].min()} to {columns['p'].max()}"
+    t, x, y, p = (
+        _whole(path, name, values) for name, values in zip(NAMES, (t, x, y, p), strict=True)
+    )
+    if len(p) and not (p.min() >= -1 and p.max() <= 1):
+        found = f"p from {p.min()} to {p.max()}"
         raise ValueError(f"{path}: {found}, expected 0 and 1, or -1 and 1")
-    events = np.empty(len(columns["t"]), EVENT)
-    events["t"], events["p"] = columns["t"], columns["p"] > 0
+    events = np.empty(len(t), EVENT)
+    events["t"], events["p"] = t, p if p.dtype.kind == "u" else p > 0
     beyond = np.iinfo(np.uint16).max
-    for name in "xy":  # what wraps around would land inside the frame
-        events[name] = np.where(columns[name] < 0, beyond, np.minimum(columns[name], beyond))
+    for name, column in (("x", x), ("y", y)):
+        if column.dtype.kind != "u" or column.dtype.itemsize > 2:  # else it would wrap around
+            column = np.where(column < 0, beyond, np.minimum(column, beyond))
+        events[name] = column
     return events
+
+
+def _whole(path: Path, name: str, values: Any) -> np.ndarray:
+    """A column of whole numbers, of any type that holds them."""
+    column = np.asarray(values)
+    is_float = column.dtype.kind == "f" and np.array_equal(column, np.floor(column))
+    if column.ndim != 1 or not (column.dtype.kind in "iub" or is_float):
+        raise ValueError(f"{path}: {name} is {column.dtype}, expected whole numbers")
+    return (
+        column.astype(np.uint8 if column.dtype.kind == "b" else np.int64)
+        if column.dtype.kind in "fb"
+        else column
+    )
