@@ -9,10 +9,11 @@ from uuid import uuid4
 
 
 @contextmanager
-def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
+def atomic_write(path: Path | str, synced: bool = True) -> Iterator[BinaryIO]:
     """Open a temporary neighbour of path; at the end fsync it and rename it to path.
 
-    An exception inside the block removes the temporary file and leaves path as it was.
+    synced: False for what need not outlive the process. An exception inside the block removes the
+    temporary file and leaves path as it was.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")  # unique on every machine
@@ -20,7 +21,8 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
         with temporary.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if synced:
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

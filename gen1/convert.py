@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gen1 import command
-from gen1.dat import MAX_SIDE, write_dat_packets
+from gen1.dat import MAX_SIDE, pack_inside, write_packed
 from gen1.hdf5 import open_hdf5
 from gen1.raw import open_raw
 from gen1.spec import counted
@@ -38,7 +38,7 @@ class Converted(NamedTuple):
 
 
 class _Cut:
-    """Pieces of a stream, less the events beyond the frame; clock within u32 at the start."""
+    """Records of a stream, less the events beyond the frame; clock within u32 at the start."""
 
     def __init__(self, path: Path, pieces: Stream, height: int, width: int) -> None:
         self.path, self.stream, self.height, self.width = path, pieces, height, width
@@ -53,15 +53,12 @@ class _Cut:
             if is_first:
                 self.origin_us = int(events["t"][0]) >> 32 << 32
                 is_first = False
-            top, right = int(events["y"].max()), int(events["x"].max())
+            records = np.empty(len(events), np.uint64)
+            n, top, right = pack_inside(events, self.origin_us, self.height, self.width, records)
             self.largest_yx = max(self.largest_yx[0], top), max(self.largest_yx[1], right)
-            if top >= self.height or right >= self.width:
-                inside = events[(events["y"] < self.height) & (events["x"] < self.width)]
-                self.n_beyond += len(events) - len(inside)
-                events = inside
-            events["t"] = np.maximum(events["t"] - self.origin_us, 0) & 0xFFFFFFFF
-            self.n_events += len(events)
-            yield events
+            self.n_beyond += len(events) - n
+            self.n_events += n
+            yield records[:n]
         self._refuse_most_beyond()
 
     def _refuse_most_beyond(self) -> None:
@@ -92,9 +89,16 @@ def convert(
 
 
 def spool(
-    source: Path, target: Path, height: int | None = None, width: int | None = None
+    source: Path,
+    target: Path,
+    height: int | None = None,
+    width: int | None = None,
+    synced: bool = True,
 ) -> tuple[Converted, int]:
-    """As `convert`; also what its times lost, a multiple of 2^32 us."""
+    """As `convert`; also what its times lost, a multiple of 2^32 us.
+
+    synced: False for a target that need not outlive the process.
+    """
     if not source.is_file():
         raise ValueError(f"{source}: no such file, expected a recording of events")
     if target.exists() and target.samefile(source):
@@ -112,7 +116,7 @@ def spool(
         )
     events = _Cut(source, stream, *(side or MAX_SIDE for side in size_hw))
     try:
-        write_dat_packets(target, events, *size_hw)
+        write_packed(target, events, *size_hw, synced)
     except OSError as error:
         found = f"cannot be written ({error.strerror})"
         raise ValueError(f"{target}: {found}, expected a place for a recording") from None

@@ -22,6 +22,7 @@ from gen1.spec import EVENT
 
 #: Record version -> (first bit of y, bit of the polarity) in an address; x starts at bit 0.
 ADDRESS_BITS = {1: (9, 17), 2: (14, 28)}
+ADDRESS_BITS_2 = ADDRESS_BITS[2]
 #: Blocks that the scan reads at a time: 2 MiB.
 BLOCKS_AT_ONCE = 4
 
@@ -223,6 +224,18 @@ def write_dat_packets(
 
     The header does not name a side that is None.
     """
+    sides = height or MAX_SIDE, width or MAX_SIDE
+    write_packed(path, (_encode(path, events, *sides) for events in packets), height, width)
+
+
+def write_packed(
+    path: Path | str,
+    pieces: Iterable[np.ndarray],
+    height: int | None,
+    width: int | None,
+    synced: bool = True,
+) -> None:
+    """write_dat_packets for version 2 records, arrays of 8 bytes an event."""
     sides = {"Height": height, "Width": width}
     for side in sides.values():
         if side is not None and not 1 <= side <= MAX_SIDE:
@@ -231,10 +244,10 @@ def write_dat_packets(
     lines = ["Data file containing Event2D events.", "Version 2"]
     lines += [f"{name} {side}" for name, side in sides.items() if side]
     header = "".join(f"% {line}\n" for line in lines)
-    with atomic_write(path) as file:
+    with atomic_write(path, synced) as file:
         file.write(header.encode() + bytes([EVENT_TYPES[0], RECORD_BYTES]))
-        for events in packets:
-            file.write(_encode(path, events, height or MAX_SIDE, width or MAX_SIDE).data)
+        for records in pieces:
+            file.write(records.data)
 
 
 def _encode(path: Path | str, events: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -335,6 +348,27 @@ def _refuse_implausible(path: Path, records: np.ndarray, version: int) -> None:
         lack = next(name for name, holds in is_so.items() if not holds)
         found = f"has neither a .dat header nor {lack}"
         raise ValueError(f"{path}: {found}, expected a Prophesee .dat recording")
+
+
+@compiled()
+def pack_inside(
+    events: np.ndarray, origin_us: int, height: int, width: int, records: np.ndarray
+) -> tuple[int, Any, Any]:
+    """Write those of EVENT [n] inside the frame as version 2 records, uint64 [n].
+
+    Times less origin_us, 0 at least, the lower 32 bits of them. Returns how many there are, and
+    the largest row and column of all events.
+    """
+    y_bit, p_bit = ADDRESS_BITS_2
+    n, top, right = 0, np.int64(0), np.int64(0)
+    for i in range(len(events)):
+        x, y, p = np.int64(events[i]["x"]), np.int64(events[i]["y"]), np.int64(events[i]["p"])
+        top, right = max(top, y), max(right, x)
+        if x < width and y < height:
+            t_us = max(events[i]["t"] - origin_us, 0) & 0xFFFFFFFF
+            records[n] = np.uint64(t_us) | np.uint64(x | y << y_bit | p << p_bit) << np.uint64(32)
+            n += 1
+    return n, top, right
 
 
 @compiled()

@@ -128,20 +128,17 @@ def _columns(path: Path, offset_us: int, repaired: np.ndarray | None) -> Iterato
         total = len(events) if isinstance(events, h5py.Dataset) else len(events["t"])
         for first in range(0, total, EVENTS_AT_ONCE):
             window = slice(first, first + EVENTS_AT_ONCE)
-            if isinstance(events, h5py.Dataset):
-                stored = events[window]
-                piece = as_events(path, *(stored[name] for name in NAMES))
-            else:
-                piece = as_events(path, *(events[name][window] for name in NAMES))
-            if len(piece) and piece["t"].min() < 0:
-                found = f"an event at {piece['t'].min()} us"
-                raise ValueError(f"{path}: {found}, expected times of 0 or later")
+            stored = events[window] if isinstance(events, h5py.Dataset) else None
+            t, x, y, p = (events[n][window] if stored is None else stored[n] for n in NAMES)
+            t = _whole(path, "t", t).astype(np.int64, copy=False)
+            if len(t) and t.min() < 0:
+                raise ValueError(f"{path}: an event at {t.min()} us, expected times of 0 or later")
+            t_us = t + offset_us
             if repaired is not None:
-                risen = np.maximum(np.maximum.accumulate(piece["t"]), latest_us)
-                repaired += np.count_nonzero(risen != piece["t"])
-                piece["t"], latest_us = risen, risen[-1]
-            piece["t"] += offset_us
-            yield piece
+                t_us = np.maximum(np.maximum.accumulate(t), latest_us)
+                repaired += np.count_nonzero(t_us != t)
+                latest_us = t_us[-1]
+            yield as_events(path, t_us, x, y, p)
 
 
 def _metavision(path: Path) -> Iterator[np.ndarray]:

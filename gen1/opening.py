@@ -70,7 +70,7 @@ def open_recording(
         return
     with TemporaryDirectory(prefix="spikeyolo-") as folder:
         target = Path(folder) / f"{name_of(path)}{DAT_SUFFIX}"
-        converted, origin_us = spool(path, target, height, width)
+        converted, origin_us = spool(path, target, height, width, synced=False)
         for note in converted.notes:
             print(f"note: {path.name}: {note}", file=sys.stderr)
         is_raw = path.suffix.lower() == RAW_SUFFIX  # counts from the start of its .dat
