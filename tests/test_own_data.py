@@ -23,18 +23,18 @@ HEIGHT, WIDTH, ROOT = 96, 160, Path(__file__).parents[1]
 CLASSES = ["person", "car", "bus", "tram", "dog"]
 
 
-def write_recording(folder, name, rng, ids):
-    """A second of noise, and a box full of events at two label times."""
+def write_recording(folder, name, rng, ids, height=HEIGHT, width=WIDTH):
+    """A second of noise, and two boxes at two label times."""
     folder.mkdir(parents=True, exist_ok=True)
     events, boxes = np.zeros(8000, EVENT), np.zeros(4, BOX)
     events["t"] = np.sort(rng.integers(0, 1_000_000, len(events)))
-    events["x"], events["y"] = rng.integers(WIDTH, size=8000), rng.integers(HEIGHT, size=8000)
+    events["x"], events["y"] = rng.integers(width, size=8000), rng.integers(height, size=8000)
     events["p"] = rng.integers(2, size=8000)
     boxes["t"], boxes["class_id"] = [500_000, 500_000, 1_000_000, 1_000_000], rng.choice(ids, 4)
     boxes["x"], boxes["y"] = rng.integers(100, size=4), rng.integers(50, size=4)
-    boxes["w"], boxes["h"] = 40, 30
-    write_dat(folder / f"{name}_td.dat", events, HEIGHT, WIDTH)
-    write_boxes(folder / f"{name}_bbox.npy", boxes)
+    boxes["w"], boxes["h"] = width // 4, height // 3
+    write_dat(folder / f"{name}_td.dat", events, height, width)
+    write_boxes(folder / f"{name}_bbox.npy", boxes, "1mpx")
 
 
 @pytest.fixture
@@ -91,6 +91,26 @@ def test_five_classes_go_from_files_to_report_and_video(mine):
     assert sum(len(line["boxes"]) for line in lines) > 0
     assert (run / "r0.mp4").stat().st_size > 10_000
     assert read_boxes(found / "r0_bbox.npy")["class_id"].max() < 5
+
+
+@pytest.mark.slow
+def test_1_mpx_trains_and_scores_by_its_own_rules(tmp_path):
+    data, cache, run = (tmp_path / name for name in ("data", "cache", "run"))
+    rng = np.random.default_rng(1)
+    for split in ("train", "val", "test"):
+        write_recording(data / split, "r0", rng, range(7), 720, 1280)
+    options = ["--dataset", "1mpx", "--time-steps", "2", "--downsample", "4"]
+    assert preprocess(["--input", str(data), "--output", str(cache), *options]) == 0
+    words = ["--cache", str(cache), "--output", str(run), "--model.name", "spikeyolo-p"]
+    words += ["--model.time-steps", "2", "--epochs", "1", "--batch-size", "2", "--workers", "0"]
+    assert train_gen1.main([*words, "--optim.name", "adamw", "--protocol", "all-boxes"]) == 0
+    words = ["--checkpoint", str(run), "--cache", str(cache), "--output", str(run / "test")]
+    assert eval_gen1.main(words) == 0
+    metrics = json.loads((run / "test/metrics.json").read_text())
+    assert list(metrics["per_class"]) == ["pedestrian", "two-wheeler", "car"]
+    assert metrics["protocol"] == "prophesee"
+    rule = metrics["protocols"]["prophesee"]["rule"]
+    assert (rule["min_diagonal_px"], rule["min_side_px"]) == (60, 20)
 
 
 def test_other_classes_than_the_checkpoints_are_refused(mine, capsys):
