@@ -8,7 +8,7 @@ from gen1.ending import fail
 from streaming.files import run
 from streaming.settings import StreamConfig
 
-DESCRIPTION = """Find cars and pedestrians in a recording, and look at them.
+DESCRIPTION = """Find objects in a recording, and look at them.
 
   detect_gen1.py drive_td.dat --video drive.mp4
         boxes on the events, found by the network that comes along

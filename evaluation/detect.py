@@ -30,13 +30,14 @@ def open_split(
     spec: DatasetSpec = GEN1,
     **options: Any,
 ) -> HistogramDataset:
-    """The split of a cache made with `settings` of `spec`, as the network `config` reads it.
+    """The split of a cache made with `settings`, as the network `config` reads it.
 
-    Raises ValueError for another data set, and for labels of a class the network does not know.
+    Raises ValueError for other classes than those of `spec`, which it was trained on, and for
+    labels of a class that it does not know.
     """
     check_input(config.in_channels, config.time_steps, settings, input)
     options |= {"settings": settings, "input": input}
-    options |= {"spec": spec, "num_classes": config.num_classes}
+    options |= {"classes": spec.classes, "num_classes": config.num_classes}
     dataset = HistogramDataset(cache, split, input_geometry(settings, input), **options)
     if config.num_classes > len(spec.classes):
         found = f"the model was built for {config.num_classes} classes"

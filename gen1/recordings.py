@@ -9,7 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from gen1 import command
+from gen1.labels import read_boxes
 from gen1.opening import (
     RAW_SUFFIX,
     is_recording,
@@ -18,7 +21,16 @@ from gen1.opening import (
     open_recording,
     recordings_in,
 )
-from gen1.spec import BOX_SUFFIX, DAT_SUFFIX, SPLITS, by_name, counted, find_spec, visible
+from gen1.spec import (
+    BOX_SUFFIX,
+    DAT_SUFFIX,
+    SPLITS,
+    DatasetSpec,
+    by_name,
+    counted,
+    find_spec,
+    visible,
+)
 
 __all__ = ["Recording", "find_recordings", "list_recordings", "open_recording", "verify"]
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -160,6 +172,24 @@ def _name_unpaired(names: list[str], lack: str) -> str:
     shown = ", ".join(names[:NAMES_SHOWN])
     more = ", ..." if len(names) > NAMES_SHOWN else ""
     return f"{counted(len(names), 'files')} {lack} ({shown}{more})"
+
+
+def spec_of(recordings: Sequence[Recording]) -> DatasetSpec:
+    """Classes as label files number them, the sensor of the first recording; says what it found.
+
+    Raises ValueError for recordings without labels or of no size.
+    """
+    labels = [read_boxes(found.boxes)["class_id"] for found in recordings if found.boxes]
+    numbers = np.unique(np.concatenate(labels)).tolist() if labels else []
+    first = recordings[0].dat
+    with open_recording(first) as reader:
+        height, width = reader.height, reader.width
+    if not numbers or not height or not width:
+        lack = "names no sensor size" if numbers else "no labels beside it or the others"
+        raise ValueError(f"{first}: {lack}, expected a data set that says it: --dataset mine.yaml")
+    names = tuple(f"class {i}" for i in numbers)
+    print(f"read off the labels: {height}x{width} px, {', '.join(names)}")
+    return DatasetSpec("labels", height, width, names, tuple((i,) for i in numbers))
 
 
 def verify(

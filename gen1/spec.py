@@ -28,6 +28,11 @@ BOX = np.dtype(
 )
 
 
+def twice(names: Iterable[str]) -> list[str]:
+    """What stands in a list more than once."""
+    return [name for name, n in Counter(names).items() if n > 1]
+
+
 @dataclass(frozen=True)
 class DatasetSpec:
     """What must be known of a data set beside its files. Raises ValueError if impossible.
@@ -70,23 +75,30 @@ class DatasetSpec:
             ("ignored_ids", tuple(self.ignored_ids)),
         ):
             object.__setattr__(self, name, value)
-        if not self.classes:
-            raise ValueError(f"data set {self.name}: has no classes, expected one name at least")
-        for names in (map(str, self.classes), map(str, sum(as_tuples, self.ignored_ids))):
-            doubled = [name for name, n in Counter(names).items() if n > 1]
-            if doubled:
-                found = f"names {doubled[0]!r} twice"
-                raise ValueError(f"data set {self.name}: {found}, expected every class once")
-        if len(as_tuples) != len(self.classes):
-            found = f"label_ids for {len(as_tuples)} of {len(self.classes)} classes"
-            raise ValueError(f"data set {self.name}: {found}, expected them for each")
-        if self.protocol not in get_args(ProtocolName):
-            found = f"protocol is {self.protocol!r}"
-            expected = f"expected {', '.join(get_args(ProtocolName))}"
-            raise ValueError(f"data set {self.name}: {found}, {expected}")
-        if min(self.height, self.width) < 1:
-            found = f"a sensor of {self.height}x{self.width} px"
-            raise ValueError(f"data set {self.name}: {found}, expected 1 px or more a side")
+        numbers = [*map(str, sum(as_tuples, self.ignored_ids))]
+        doubled = [name for names in (self.classes, numbers) for name in twice(names)]
+        protocols = get_args(ProtocolName)
+        for is_so, found, expected in (
+            (not self.classes, "has no classes", "one name at least"),
+            (bool(doubled), f"names {', '.join(map(repr, doubled))} twice", "every class once"),
+            (
+                len(as_tuples) != len(self.classes),
+                f"has label_ids for {len(as_tuples)} of {len(self.classes)} classes",
+                "them for each",
+            ),
+            (
+                self.protocol not in protocols,
+                f"protocol is {self.protocol!r}",
+                ", ".join(protocols),
+            ),
+            (
+                min(self.height, self.width) < 1,
+                f"a sensor of {self.height}x{self.width} px",
+                "1 px or more a side",
+            ),
+        ):
+            if is_so:
+                raise ValueError(f"data set {self.name}: {found}, expected {expected}")
 
     def unlike(self, expected: "DatasetSpec") -> str:
         """What shapes samples and scores and differs, as "height 240, expected 720", or ""."""

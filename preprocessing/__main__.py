@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from gen1 import command
 from gen1.ending import fail
-from gen1.recordings import Recording, list_recordings
+from gen1.recordings import Recording, list_recordings, spec_of
 from gen1.spec import DATASETS, DatasetSpec, counted, find_spec
 from preprocessing.build import Estimate, Outcome, build, estimate
 from preprocessing.cache import read_manifest
@@ -44,7 +44,8 @@ Safe to interrupt: the same command goes on where it stopped.
   python -m preprocessing verify CACHE
         what is missing, stale or damaged: python -m preprocessing verify --help"""
 
-DATASET_HELP = f"{', '.join(DATASETS)}, or a YAML file with height, width and classes"
+DATASET_HELP = f"{', '.join(DATASETS)}; a YAML file with height, width and classes; or labels: "
+DATASET_HELP += "classes as the label files number them, the sensor of the first recording"
 INPUT_HELP = "tree of {train,val,test}/*_td.dat and *_bbox.npy, or a text file that lists *_td.dat"
 #: Options in ms of settings that are stored in us.
 IN_MS = {
@@ -144,10 +145,10 @@ def preprocess(
             "`python -m preprocessing rvt --help` for sets that RVT preprocessed"
         )
     in_us = {f"{name}_us": round(1000 * sample.pop(f"{name}_ms")) for name in IN_MS}
-    spec = find_spec(dataset)
+    recordings = list_recordings(input.absolute(), require_labels=not in_us["every_us"])
+    spec = spec_of(recordings) if dataset == "labels" else find_spec(dataset)
     sensor: dict[str, Any] = {"height": height or spec.height, "width": width or spec.width}
     settings = HistogramSettings(**in_us, **sample, **sensor)
-    recordings = list_recordings(input.absolute(), require_labels=not settings.every_us)
     if dry_run:
         print(_forecast(estimate(recordings, settings, spec), len(recordings), workers))
         return

@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from gen1.ending import prepare_worker
 from gen1.labels import clip_boxes, refuse_unknown_classes
 from gen1.protocol import join
-from gen1.spec import DatasetSpec
 from preprocessing.augment import AugmentConfig, augment
 from preprocessing.cache import (
     Manifest,
@@ -128,7 +127,8 @@ class HistogramDataset(Dataset[Sample]):
     EvalProtocol's) is False. augment draws from (seed, epoch, index), whatever the number of
     workers. `input` is one of INPUTS. in_memory decompresses the split once. `failed`: recordings
     that preprocessing could not use -> reason, with a warning. Raises ValueError for a cache
-    unfinished, damaged or unlike `settings` or `spec`, and for a class beyond `num_classes`.
+    unfinished, damaged, unlike `settings` or of other `classes`, and for a class beyond
+    `num_classes`.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class HistogramDataset(Dataset[Sample]):
         keep: Callable[[np.ndarray], np.ndarray] | None = None,
         input: str = "histogram",
         in_memory: bool = False,
-        spec: DatasetSpec | None = None,
+        classes: Sequence[str] | None = None,
         num_classes: int | None = None,
     ) -> None:
         self.geometry = geometry
@@ -157,8 +157,9 @@ class HistogramDataset(Dataset[Sample]):
             raise ValueError(f"{cache_dir}: cache made with {difference}")
         self.settings, self.recordings = manifest.settings, _names(cache_dir, manifest, split)
         self.spec = manifest.dataset
-        if spec and (difference := self.spec.unlike(spec)):
-            raise ValueError(f"{cache_dir}: cache of {difference}")
+        if classes is not None and self.spec.classes != tuple(classes):
+            found = f"cache of classes {', '.join(self.spec.classes)}"
+            raise ValueError(f"{cache_dir}: {found}, expected {', '.join(classes)}")
         class_names = self.spec.classes[:num_classes]
         self.failed = _failed_recordings(cache_dir, manifest, split)
         _check_geometry(cache_dir, self.settings, geometry)

@@ -113,6 +113,18 @@ def test_1_mpx_trains_and_scores_by_its_own_rules(tmp_path):
     assert (rule["min_diagonal_px"], rule["min_side_px"]) == (60, 20)
 
 
+def test_classes_can_be_read_off_the_labels(mine, capsys):
+    words = ["--input", str(mine / "data"), "--output", str(mine / "cache"), "--dataset", "labels"]
+    assert preprocess(words) == 0
+    assert "read off the labels: 96x160 px, class 10, class 20" in capsys.readouterr().out
+    spec = read_manifest(mine / "cache").dataset
+    assert spec.classes == tuple(f"class {i}" for i in (10, 20, 30, 40, 50))
+    for path in (mine / "data").rglob("*_bbox.npy"):
+        path.unlink()
+    assert preprocess([*words, "--every-ms", "100"]) == 1
+    assert "no labels beside it or the others, expected a data set" in capsys.readouterr().err
+
+
 def test_other_classes_than_the_checkpoints_are_refused(mine, capsys):
     (mine / "data/train/r0_bbox.npy").unlink()
     code = preprocess(["--input", str(mine / "data"), "--output", str(mine / "cache")])
