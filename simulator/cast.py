@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from gen1.spec import CLASSES, WIDTH
 from simulator import figures
 from simulator.figures import Part
 from simulator.portable import Draws
 from simulator.scene import FOCAL_PX, HAZE_TO_M, Actor, Ego
+from simulator.spec import CLASSES, WIDTH
 
 _CAR, _PEDESTRIAN = CLASSES.index("car"), CLASSES.index("pedestrian")
 _TICK_S, _WARM_UP_S = 0.25, 6.0

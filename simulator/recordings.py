@@ -12,13 +12,14 @@ import numpy as np
 from gen1.atomic import atomic_write
 from gen1.dat import write_dat
 from gen1.labels import write_boxes
-from gen1.spec import BOX, DAT_SUFFIX, EVENT, HEIGHT, SPLITS, WIDTH
+from gen1.spec import BOX, DAT_SUFFIX, EVENT, SPLITS
 from simulator.camera import Camera, Sensor
 from simulator.canvas import ONE
 from simulator.cast import cast, ego_motion
 from simulator.portable import Draws
 from simulator.render import Renderer
 from simulator.scene import Actor, Ego
+from simulator.spec import HEIGHT, WIDTH
 
 #: Raise it whenever a change to the simulator changes the events of a seed.
 SIMULATOR_VERSION = 1

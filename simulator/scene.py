@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gen1.spec import HEIGHT, WIDTH
 from simulator.canvas import MIP_LEVELS, ONE, TEXELS_PER_M
 from simulator.figures import Part
 from simulator.portable import wave
+from simulator.spec import HEIGHT, WIDTH
 
 FOCAL_PX = 260.0
 CAMERA_HEIGHT_M = 1.25

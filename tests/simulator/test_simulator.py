@@ -11,7 +11,7 @@ from gen1.dat import DatReader
 from gen1.labels import read_boxes
 from gen1.protocol import PROTOCOLS
 from gen1.recordings import list_recordings
-from gen1.spec import BOX, CLASSES, EVENT, HEIGHT, WIDTH
+from gen1.spec import BOX, EVENT
 from simulator.__main__ import main
 from simulator.camera import Camera, Sensor
 from simulator.canvas import LOG_UNIT, ONE
@@ -21,6 +21,7 @@ from simulator.portable import Draws, wave
 from simulator.recordings import STEP_US, Settings, plan, run, simulate
 from simulator.render import Renderer
 from simulator.scene import Actor, Ego
+from simulator.spec import CLASSES, HEIGHT, WIDTH
 
 CAR, PEDESTRIAN = CLASSES.index("car"), CLASSES.index("pedestrian")
 SECONDS = 4.0
