@@ -1,4 +1,4 @@
-"""What stands in the street: cars, pedestrians, and things that are neither.
+"""What stands in every street: cars, pedestrians, and things that are neither.
 
 A figure is a list of parts painted back to front; a part keeps still, swings (legs, arms) or
 spins (wheels). Sizes in metres, tones in natural-log luminance relative to the asphalt.
@@ -20,6 +20,7 @@ class Part:
 
     swing: leaning of a limb, metres sideways per metre below the pivot, at its furthest.
     lag: where in the gait it is, in cycles. wheel_radius: > 0 for a wheel that rolls.
+    cadence: swings per cycle (or metre rolled) of the actor.
     """
 
     sprite: Sprite
@@ -27,6 +28,7 @@ class Part:
     swing: float = 0.0
     lag: float = 0.0
     wheel_radius: float = 0.0
+    cadence: float = 1.0
 
 
 def car_side(draws: Draws) -> list[Part]:
