@@ -9,11 +9,16 @@ from tqdm import tqdm
 
 from gen1 import command
 from gen1.spec import SPLITS
+from simulator.cast import ENTRANCES
 from simulator.recordings import Job, Settings, plan, run
+from simulator.spec import CLASSES
 
 DESCRIPTION = """Simulate an event camera (240x304 px) driving through streets and write labelled
 recordings in Gen1's own files. The same seed gives the same bytes on every machine.
-Run the same command again to continue an interrupted run."""
+Run the same command again to continue an interrupted run.
+
+Classes other than car and pedestrian are on request; OUT/dataset.yaml then describes the set:
+  python -m simulator OUT --classes car pedestrian truck bus two-wheeler cyclist"""
 
 
 def simulate(
@@ -24,6 +29,7 @@ def simulate(
     seconds: float = 10.0,
     seed: int = 0,
     workers: int = os.cpu_count() or 1,
+    classes: Sequence[str] = CLASSES,
 ) -> None:
     """Make the recordings that are not there yet.
 
@@ -35,12 +41,13 @@ def simulate(
         seconds: Length of every recording in s, a multiple of 0.25: labels come at 4 Hz.
         seed: Which streets; every recording has its own.
         workers: Recordings simulated at once, one process each.
+        classes: Who is in the streets, in the order of the class ids.
     """
     recordings = dict(zip(SPLITS, (train, val, test), strict=True))
     if min(recordings.values()) < 0 or workers < 1:
         found = f"{recordings} recordings by {workers} workers"
         raise ValueError(f"{found}, expected no negative number and at least one worker")
-    jobs = plan(out, recordings, Settings(seconds, seed))
+    jobs = plan(out, recordings, Settings(seconds, seed, classes=tuple(classes)))
     events = _run_with_progress(jobs, sum(recordings.values()), workers)
     kept = sum(recordings.values()) - len(jobs)
     print(f"{out}: {len(jobs)} recordings made, {kept} kept from before; {events:,} events")
@@ -60,7 +67,14 @@ def _run_with_progress(jobs: Sequence[Job], total: int, workers: int) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = command.command_line("python -m simulator", DESCRIPTION, simulate)
+    parser = command.command_line("python -m simulator", DESCRIPTION, simulate, skip={"classes"})
+    parser.add_argument(
+        "--classes",
+        nargs="+",
+        default=list(CLASSES),
+        metavar="CLASS",
+        help=f"Two or more of {', '.join(ENTRANCES)}; their order is that of the class ids.",
+    )
     again = "run the same command again to go on from here"
     return command.run(parser, simulate, argv, interrupted=again)
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from gen1.spec import WIDTH
 from simulator.canvas import LOG_UNIT
 from simulator.portable import Draws
+from simulator.spec import WIDTH
 
 #: Panorama: columns until it repeats, and rows above and below the horizon.
 PANORAMA_COLUMNS = 1024

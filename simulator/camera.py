@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gen1.compiled import compiled
-from gen1.spec import EVENT, HEIGHT, WIDTH
+from gen1.spec import EVENT
 from simulator.canvas import LOG_UNIT
 from simulator.portable import Draws
+from simulator.spec import HEIGHT, WIDTH
 
 _PIXELS = HEIGHT * WIDTH
 #: Background activity is drawn per step in this many slots of equal length.

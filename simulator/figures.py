@@ -1,4 +1,4 @@
-"""What stands in the street: cars, pedestrians, and things that are neither.
+"""What stands in every street: cars, pedestrians, and things that are neither.
 
 A figure is a list of parts painted back to front; a part keeps still, swings (legs, arms) or
 spins (wheels). Sizes in metres, tones in natural-log luminance relative to the asphalt.
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from simulator.canvas import Canvas, Sprite
 from simulator.portable import Draws
 
-_PAINTS = (-1.5, -1.2, -0.8, 0.6, 0.9, 1.2, 1.4)
-_GLASS, _RUBBER, _LAMP, _SHADE = -1.7, -2.0, 1.7, -1.9
+PAINTS = (-1.5, -1.2, -0.8, 0.6, 0.9, 1.2, 1.4)
+GLASS, RUBBER, LAMP, SHADE = -1.7, -2.0, 1.7, -1.9
 _SPOKES = ((1.0, 0.0), (0.309, 0.951), (-0.809, 0.588), (-0.809, -0.588), (0.309, -0.951))
 
 
@@ -20,6 +20,7 @@ class Part:
 
     swing: leaning of a limb, metres sideways per metre below the pivot, at its furthest.
     lag: where in the gait it is, in cycles. wheel_radius: > 0 for a wheel that rolls.
+    cadence: swings per cycle (or metre rolled) of the actor.
     """
 
     sprite: Sprite
@@ -27,6 +28,7 @@ class Part:
     swing: float = 0.0
     lag: float = 0.0
     wheel_radius: float = 0.0
+    cadence: float = 1.0
 
 
 def car_side(draws: Draws) -> list[Part]:
@@ -34,7 +36,7 @@ def car_side(draws: Draws) -> list[Part]:
     van = draws.chance(0.25)
     length = draws.uniform(3.7, 4.7)
     height = draws.uniform(1.7, 1.95) if van else draws.uniform(1.35, 1.55)
-    paint = draws.choice(_PAINTS)
+    paint = draws.choice(PAINTS)
     tail = draws.choice((-0.47, -0.45)) if van else draws.choice((-0.44, -0.36, -0.30))
     waist, nose = 0.60 * height, length / 2
     roof_back, roof_front = (tail + 0.05) * length, (0.16 if van else 0.06) * length
@@ -52,40 +54,40 @@ def car_side(draws: Draws) -> list[Part]:
         (tail * length + 0.14, roof_back + 0.05, pillar - 0.05),
         (screen - 0.14, roof_front - 0.05, pillar + 0.05),
     ):
-        canvas.polygon([(foot, sill), (top, lintel), (edge, lintel), (edge, sill)], _GLASS)
+        canvas.polygon([(foot, sill), (top, lintel), (edge, lintel), (edge, sill)], GLASS)
     line = paint - 0.9 if paint > 0 else paint + 0.8
     for x in (tail * length * 0.75, pillar, screen - 0.1):
         canvas.rectangle(x - 0.02, x + 0.02, 0.32, waist, line)
-    canvas.rectangle(-nose + 0.1, nose - 0.1, 0.30, 0.38, _SHADE)
+    canvas.rectangle(-nose + 0.1, nose - 0.1, 0.30, 0.38, SHADE)
     for x in (pillar - 0.25, pillar + 0.7):
         canvas.rectangle(x, x + 0.16, waist - 0.14, waist - 0.09, line)
-    canvas.ellipse(nose - 0.12, 0.45 * height, 0.14, 0.09, _LAMP)
+    canvas.ellipse(nose - 0.12, 0.45 * height, 0.14, 0.09, LAMP)
     canvas.rectangle(-nose, -nose + 0.14, waist - 0.25, waist - 0.06, -0.6)
     radius = draws.uniform(0.29, 0.33)
     axles = (-0.30 * length, 0.31 * length)
     for axle in axles:
-        canvas.ellipse(axle, radius, radius + 0.07, radius + 0.08, _SHADE)
-    return [Part(canvas.sprite())] + [_wheel(axle, radius) for axle in axles]
+        canvas.ellipse(axle, radius, radius + 0.07, radius + 0.08, SHADE)
+    return [Part(canvas.sprite())] + [wheel(axle, radius) for axle in axles]
 
 
-def _wheel(axle: float, radius: float) -> Part:
+def wheel(axle: float, radius: float) -> Part:
     canvas = Canvas(2 * (abs(axle) + radius), 2 * radius)
-    canvas.ellipse(axle, radius, radius, radius, _RUBBER)
+    canvas.ellipse(axle, radius, radius, radius, RUBBER)
     canvas.ellipse(axle, radius, 0.66 * radius, 0.66 * radius, 0.7)
     for dx, dy in _SPOKES:
         x, y = axle + 0.42 * radius * dx, radius + 0.42 * radius * dy
-        canvas.ellipse(x, y, 0.15 * radius, 0.15 * radius, _SHADE)
+        canvas.ellipse(x, y, 0.15 * radius, 0.15 * radius, SHADE)
     return Part(canvas.sprite(), pivot=(axle, radius), wheel_radius=radius)
 
 
 def car_end(draws: Draws, rear: bool) -> list[Part]:
     """A car seen from the front or from behind."""
     width, height = draws.uniform(1.65, 1.9), draws.uniform(1.4, 1.85)
-    paint = draws.choice(_PAINTS)
+    paint = draws.choice(PAINTS)
     side, waist = width / 2, 0.60 * height
     canvas = Canvas(width + 0.4, height)
     for x in (-side + 0.16, side - 0.16):
-        canvas.rectangle(x - 0.13, x + 0.13, 0.0, 0.4, _RUBBER)
+        canvas.rectangle(x - 0.13, x + 0.13, 0.0, 0.4, RUBBER)
         canvas.ellipse(1.16 * x + (0.1 if x > 0 else -0.1), waist + 0.06, 0.12, 0.08, paint - 0.4)
     body = [
         (-side, 0.24), (-side, waist - 0.1), (-side + 0.1, waist), (-0.38 * width, height - 0.05),
@@ -95,19 +97,19 @@ def car_end(draws: Draws, rear: bool) -> list[Part]:
     canvas.polygon(body, paint)
     sill, lintel = waist + 0.02, height - 0.1
     foot, top = side - 0.2, 0.33 * width
-    canvas.polygon([(-foot, sill), (-top, lintel), (top, lintel), (foot, sill)], _GLASS)
+    canvas.polygon([(-foot, sill), (-top, lintel), (top, lintel), (foot, sill)], GLASS)
     gleam = draws.uniform(-0.25, 0.1) * width
     shine = [(gleam, sill), (gleam + 0.12, lintel), (gleam + 0.24, lintel), (gleam + 0.12, sill)]
-    canvas.polygon(shine, _GLASS + 0.8)
-    canvas.rectangle(-side + 0.02, side - 0.02, 0.26, 0.34, _SHADE)
+    canvas.polygon(shine, GLASS + 0.8)
+    canvas.rectangle(-side + 0.02, side - 0.02, 0.26, 0.34, SHADE)
     if rear:
         canvas.rectangle(-side + 0.15, side - 0.15, waist - 0.09, waist - 0.05, paint - 0.8)
         canvas.rectangle(-0.26, 0.26, 0.46, 0.58, 1.4)
     else:
-        canvas.rectangle(-0.30 * width, 0.30 * width, 0.40, waist - 0.14, _SHADE)
+        canvas.rectangle(-0.30 * width, 0.30 * width, 0.40, waist - 0.14, SHADE)
         canvas.rectangle(-0.24, 0.24, 0.36, 0.47, 1.4)
     for x in (-side + 0.2, side - 0.2):
-        canvas.ellipse(x, waist - 0.2, 0.17, 0.10, -0.5 if rear else _LAMP)
+        canvas.ellipse(x, waist - 0.2, 0.17, 0.10, -0.5 if rear else LAMP)
     return [Part(canvas.sprite())]
 
 
@@ -115,7 +117,7 @@ def pedestrian(draws: Draws) -> list[Part]:
     """A person walking to the right, seen from the side: legs, arms, body, perhaps a bag."""
     h = draws.uniform(1.45, 1.9)
     build = draws.uniform(0.85, 1.3)
-    coat, trousers = draws.choice(_PAINTS), draws.choice((-1.6, -1.2, -0.7, 0.7))
+    coat, trousers = draws.choice(PAINTS), draws.choice((-1.6, -1.2, -0.7, 0.7))
     stride = draws.uniform(0.38, 0.6)
     hip, shoulder = (0.0, 0.50 * h), (0.0, 0.80 * h)
     leg, arm = 0.054 * h * build, 0.032 * h * build
@@ -132,7 +134,7 @@ def _leg(h: float, half: float, tone: float) -> Sprite:
     canvas = Canvas(6 * half + 0.3, 0.50 * h)
     thigh, ankle = (half, 0.50 * h), (0.7 * half, 0.05)
     canvas.polygon([(-thigh[0], thigh[1]), thigh, ankle, (-ankle[0], ankle[1])], tone)
-    canvas.polygon([(-0.8 * half, 0.0), (-0.8 * half, 0.08), (0.10, 0.06), (0.14, 0.0)], _SHADE)
+    canvas.polygon([(-0.8 * half, 0.0), (-0.8 * half, 0.08), (0.10, 0.06), (0.14, 0.0)], SHADE)
     return canvas.sprite()
 
 
@@ -153,7 +155,7 @@ def _torso(draws: Draws, h: float, build: float, coat: float) -> Sprite:
     flare = hip * (1.3 if hem < 0.4 * h else 1.0)
     bag = draws.integer(0, 4)
     if bag == 0:
-        canvas.ellipse(-shoulder - 0.05, 0.68 * h, 0.11, 0.13 * h, draws.choice(_PAINTS))
+        canvas.ellipse(-shoulder - 0.05, 0.68 * h, 0.11, 0.13 * h, draws.choice(PAINTS))
     outline = [
         (-flare, hem), (-hip, 0.55 * h), (-shoulder, 0.78 * h), (-0.6 * shoulder, 0.835 * h),
         (0.6 * shoulder, 0.835 * h), (shoulder, 0.78 * h), (hip, 0.55 * h), (flare, hem),
@@ -170,7 +172,7 @@ def _torso(draws: Draws, h: float, build: float, coat: float) -> Sprite:
     canvas.ellipse(0.018 * h, 0.92 * h, 0.045 * h, 0.055 * h, skin)
     if bag == 1:
         left, right = -shoulder - 0.1, -shoulder + 0.16
-        canvas.rectangle(left, right, 0.40 * h, 0.54 * h, draws.choice(_PAINTS))
+        canvas.rectangle(left, right, 0.40 * h, 0.54 * h, draws.choice(PAINTS))
     return canvas.sprite()
 
 

@@ -6,23 +6,26 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 
 from gen1.atomic import atomic_write
 from gen1.dat import write_dat
 from gen1.labels import write_boxes
-from gen1.spec import BOX, DAT_SUFFIX, EVENT, HEIGHT, SPLITS, WIDTH
+from gen1.spec import BOX, DAT_SUFFIX, EVENT, SPLITS
 from simulator.camera import Camera, Sensor
 from simulator.canvas import ONE
-from simulator.cast import cast, ego_motion
+from simulator.cast import ENTRANCES, cast, ego_motion
 from simulator.portable import Draws
 from simulator.render import Renderer
 from simulator.scene import Actor, Ego
+from simulator.spec import CLASSES, HEIGHT, WIDTH
 
 #: Raise it whenever a change to the simulator changes the events of a seed.
 SIMULATOR_VERSION = 1
-SETTINGS_FILE = "synthetic.json"
+SETTINGS_FILE, DATASET_FILE = "synthetic.json", "dataset.yaml"
 STEP_US = 2_000
 LABEL_PERIOD_US = 250_000
 #: A recording is held in memory whole: some 20 MB per second.
@@ -39,6 +42,7 @@ class Settings:
     seconds: float
     seed: int
     version: int = SIMULATOR_VERSION
+    classes: tuple[str, ...] = CLASSES
 
     def __post_init__(self) -> None:
         if not 0 < self.seconds <= MAX_SECONDS or self.duration_us % LABEL_PERIOD_US:
@@ -46,10 +50,19 @@ class Settings:
             raise ValueError(f"seconds is {self.seconds:g}, expected {expected}")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}, expected 0 or more")
+        unknown = [name for name in self.classes if name not in ENTRANCES]
+        if unknown or len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
+            expected = f"two or more of {', '.join(ENTRANCES)}, each once"
+            raise ValueError(f"classes are {', '.join(self.classes)}; expected {expected}")
 
     @property
     def duration_us(self) -> int:
         return round(self.seconds * 1e6)
+
+    def stored(self) -> dict[str, Any]:
+        """As they lie beside the recordings; classes only where they are not the default ones."""
+        plain = {**asdict(self), "classes": list(self.classes)}
+        return {k: v for k, v in plain.items() if k != "classes" or self.classes != CLASSES}
 
 
 def simulate(settings: Settings, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +72,7 @@ def simulate(settings: Settings, split: str, index: int) -> tuple[np.ndarray, np
     """
     draws = Draws(settings.seed, SPLITS.index(split), index)
     ego = ego_motion(draws)
-    actors = cast(draws, ego, settings.seconds)
+    actors = cast(draws, ego, settings.seconds, settings.classes)
     renderer = Renderer(draws, ego, actors)
     next(renderer.render(np.zeros(1)))
     camera = Camera(draws, Sensor(), renderer.frame, STEP_US)
@@ -121,11 +134,12 @@ class Job:
 def plan(out: Path | str, recordings: dict[str, int], settings: Settings) -> list[Job]:
     """Jobs for the recordings of each split that `out` does not hold yet.
 
-    Creates `out`, the folders of its splits and its settings file. Raises ValueError if `out` holds
-    recordings made with other settings, or not made here.
+    Creates `out`, the folders of its splits, its settings file and, for other than the default
+    classes, a description of the data set. Raises ValueError if `out` holds recordings made with
+    other settings, or not made here.
     """
     out = Path(out)
-    manifest, ours = out / SETTINGS_FILE, asdict(settings)
+    manifest, ours = out / SETTINGS_FILE, settings.stored()
     if manifest.exists():
         try:
             theirs = json.loads(manifest.read_text())
@@ -139,8 +153,22 @@ def plan(out: Path | str, recordings: dict[str, int], settings: Settings) -> lis
         folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(manifest) as file:
         file.write((json.dumps(ours, indent=2) + "\n").encode())
+    if settings.classes != CLASSES:
+        with atomic_write(out / DATASET_FILE) as file:
+            file.write(_description(settings).encode())
     jobs = [Job(out, settings, split, k) for split, n in recordings.items() for k in range(n)]
     return [job for job in jobs if not (job.dat.exists() and job.boxes.exists())]
+
+
+def _description(settings: Settings) -> str:
+    """The data set in YAML: its name, its sensor, and its classes in the order of their ids."""
+    described = {"name": "synthetic", "height": HEIGHT, "width": WIDTH}
+    return yaml.safe_dump(
+        {**described, "classes": list(settings.classes)},
+        sort_keys=False,
+        default_flow_style=None,
+        width=1000,
+    )
 
 
 def run(jobs: Sequence[Job], workers: int) -> Iterator[int]:

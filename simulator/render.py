@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from gen1.compiled import compiled
-from gen1.spec import HEIGHT, WIDTH
 from simulator.backdrop import (
     PANORAMA_ABOVE,
     PANORAMA_BELOW,
@@ -19,6 +18,7 @@ from simulator.backdrop import (
 from simulator.canvas import FRACTION_BITS, MIP_LEVELS, ONE
 from simulator.portable import Draws
 from simulator.scene import CAMERA_HEIGHT_M, FOCAL_PX, PLACEMENT_COLUMNS, Actor, Ego
+from simulator.spec import HEIGHT, WIDTH
 
 _TEXEL = ROAD_TEXELS_PER_M * 65536.0
 

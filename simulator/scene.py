@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gen1.spec import HEIGHT, WIDTH
 from simulator.canvas import MIP_LEVELS, ONE, TEXELS_PER_M
 from simulator.figures import Part
 from simulator.portable import wave
+from simulator.spec import HEIGHT, WIDTH
 
 FOCAL_PX = 260.0
 CAMERA_HEIGHT_M = 1.25
@@ -53,7 +53,7 @@ def _sum_of_waves(waves: tuple[tuple[float, float, float], ...], t: np.ndarray) 
 class Actor:
     """A figure on a straight path in camera coordinates, from `born` to `dies` seconds.
 
-    class_id: index into CLASSES, or None for clutter. facing: 1 looks right, -1 left.
+    class_id: its place among the classes, or None for clutter. facing: 1 looks right, -1 left.
     rate: gait cycles (or metres rolled) per second.
     """
 
@@ -96,7 +96,7 @@ class Actor:
 
     def _lean(self, part: Part, t: np.ndarray) -> np.ndarray:
         """Metres sideways per metre below the pivot."""
-        return part.swing * wave(self.rate * t + self.born + part.lag)
+        return part.swing * wave(part.cadence * self.rate * t + self.born + part.lag)
 
     def place(self, ego: Ego, t: np.ndarray, first_sprite: int, number: int) -> np.ndarray:
         """int64 [len(t), parts, 14], what the renderer needs to paint every part.

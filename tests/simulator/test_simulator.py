@@ -11,7 +11,7 @@ from gen1.dat import DatReader
 from gen1.labels import read_boxes
 from gen1.protocol import PROTOCOLS
 from gen1.recordings import list_recordings
-from gen1.spec import BOX, CLASSES, EVENT, HEIGHT, WIDTH
+from gen1.spec import BOX, EVENT
 from simulator.__main__ import main
 from simulator.camera import Camera, Sensor
 from simulator.canvas import LOG_UNIT, ONE
@@ -20,7 +20,10 @@ from simulator.figures import car_side, pedestrian
 from simulator.portable import Draws, wave
 from simulator.recordings import STEP_US, Settings, plan, run, simulate
 from simulator.render import Renderer
+from simulator.riders import cyclist, two_wheeler
 from simulator.scene import Actor, Ego
+from simulator.spec import CLASSES, HEIGHT, WIDTH
+from simulator.vehicles import bus_front, truck_front, truck_side
 
 CAR, PEDESTRIAN = CLASSES.index("car"), CLASSES.index("pedestrian")
 SECONDS = 4.0
@@ -140,7 +143,9 @@ def test_the_prophesee_protocol_drops_a_realistic_share(casts):
 
 
 @pytest.mark.parametrize("facing", [1, -1])
-@pytest.mark.parametrize("figure", [pedestrian, car_side])
+@pytest.mark.parametrize(
+    "figure", [pedestrian, car_side, truck_side, truck_front, bus_front, two_wheeler, cyclist]
+)
 def test_boxes_hug_what_is_drawn(figure, facing):
     t = np.array([0.1, 0.35, 0.6])
     for seed in range(4):

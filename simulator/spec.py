@@ -1,0 +1,5 @@
+"""What the simulated camera is, and whom it meets unless told otherwise."""
+
+HEIGHT, WIDTH = 240, 304
+#: Classes of the default streets, in the order of their ids: Gen1's.
+CLASSES = ("car", "pedestrian")
