@@ -155,7 +155,6 @@ GEN1 = DatasetSpec(
     published={"train": 1460, "val": 429, "test": 470},
     duration_s=60,
 )
-HEIGHT, WIDTH, CLASSES = GEN1.height, GEN1.width, GEN1.classes
 _MEGAPIXEL = DatasetSpec(
     "1mpx-all",
     height=720,
