@@ -149,7 +149,8 @@ def test_the_prophesee_protocol_drops_a_realistic_share(casts):
 def test_boxes_hug_what_is_drawn(figure, facing):
     t = np.array([0.1, 0.35, 0.6])
     for seed in range(4):
-        actor = Actor(figure(Draws(seed)), 0, facing, 0.0, 0.3, 10.0, 0.4, -0.5, rate=1.1)
+        away_m = 9.0 if figure is truck_side else 8.0  # a lorry of 8.6 m must fit into the frame
+        actor = Actor(figure(Draws(seed)), 0, facing, 0.0, 0.3, away_m, 0.4, -0.5, rate=1.1)
         renderer = Renderer(Draws(9), STILL, [actor])
         for k in renderer.render(t):
             rows, columns = np.nonzero(renderer.owner == 0)
