@@ -14,6 +14,7 @@ import hdf5plugin
 import numpy as np
 
 from gen1 import ecf
+from gen1.dat import MAX_SIDE
 from gen1.spec import EVENT, counted
 from gen1.stream import Stream
 
@@ -45,7 +46,7 @@ def open_hdf5(path: Path) -> Stream:
             _refuse_unequal(path, events)
             size = _stored_size(path, events)
         is_dsec = "t_offset" in file
-        offset_us = int(file["t_offset"][()]) if is_dsec else 0
+        offset_us = _number(file["t_offset"]) if is_dsec else 0
     repaired = np.zeros(1, np.int64)
     if is_dsec:
         return Stream(_columns(path, offset_us, None), (480, 640))
@@ -58,7 +59,7 @@ def reading(path: Path) -> Iterator[None]:
     """Turn what h5py raises inside the block into one sentence."""
     try:
         yield
-    except (OSError, KeyError, RuntimeError, TypeError) as error:
+    except (OSError, LookupError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path}: cannot be read ({reason}), expected HDF5 of events") from None
 
@@ -95,12 +96,21 @@ def _refuse_unequal(path: Path, events: h5py.Group) -> None:
 
 def _stored_size(path: Path, events: h5py.Group) -> tuple[int, int] | None:
     """Height and width in px, None without them; ValueError for coordinates in parts of a px."""
-    if "divider" in events and int(events["divider"][()]) != 1:
-        found = f"events/divider is {int(events['divider'][()])}"
+    divider = _number(events["divider"]) if "divider" in events else 1
+    if divider != 1:
+        found = f"events/divider is {divider}"
         raise ValueError(f"{path}: {found}, expected 1: coordinates in whole px")
-    if "height" in events and "width" in events:
-        return int(events["height"][()]), int(events["width"][()])
-    return None
+    if "height" not in events or "width" not in events:
+        return None
+    height, width = _number(events["height"]), _number(events["width"])
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        found = f"says a sensor of {height}x{width} px"
+        raise ValueError(f"{path}: {found}, expected sides of 1 to {MAX_SIDE}")
+    return height, width
+
+
+def _number(scalar: h5py.Dataset) -> int:
+    return int(np.ravel(scalar[()])[0])
 
 
 def _geometry(file: h5py.File) -> tuple[int, int] | None:
