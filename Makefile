@@ -19,7 +19,7 @@ demo: $(READY)
 	$(BIN)/python -m simulator $(DEMO)/recordings --train 56 --val 10 --test 12 --seconds 5 --seed 0
 	$(BIN)/python -m preprocessing --input $(DEMO)/recordings --output $(DEMO)/cache --time-steps 2 --downsample 2
 	$(BIN)/python train_gen1.py --config configs/demo.yaml --cache $(DEMO)/cache --output $(DEMO)/twin --model.activation relu
-	$(BIN)/python train_gen1.py --config configs/demo.yaml --cache $(DEMO)/cache --output $(DEMO)/run --init $(DEMO)/twin
+	$(BIN)/python train_gen1.py --config configs/demo.yaml --cache $(DEMO)/cache --output $(DEMO)/run --init $(DEMO)/twin --energy-weight 0.5
 	$(BIN)/python eval_gen1.py --checkpoint $(DEMO)/twin --cache $(DEMO)/cache --output $(DEMO)/twin/test
 	$(BIN)/python eval_gen1.py --checkpoint $(DEMO)/run --cache $(DEMO)/cache --output $(DEMO)/run/test
 	$(BIN)/python eval_gen1.py --compare $(DEMO)/twin $(DEMO)/run --output $(DEMO)

@@ -46,7 +46,8 @@ Safe to interrupt: the same command goes on where it stopped.
 
 DATASET_HELP = f"{', '.join(DATASETS)}; a YAML file with height, width and classes; or labels: "
 DATASET_HELP += "classes as the label files number them, the sensor of the first recording"
-INPUT_HELP = "tree of {train,val,test}/*_td.dat and *_bbox.npy, or a text file that lists *_td.dat"
+INPUT_HELP = "tree of {train,val,test}/ with *_td.dat, or other formats (docs/data.md), and "
+INPUT_HELP += "*_bbox.npy; or a text file that lists recordings"
 #: Options in ms of settings that are stored in us.
 IN_MS = {
     "window": "events before a label that count, in ms",

@@ -280,3 +280,31 @@ def test_mutated_recordings_give_a_value_error_or_a_consistent_read(files, tmp_p
         assert len(reader.read()) == len(events) + reader.order.left_out == reader.n_events
         assert np.all(np.diff(events["t"]) >= 0)
         assert reader.n_events * 8 + reader.trailing_bytes <= len(content)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_times_can_begin_elsewhere(tmp_path, late):
+    """Of recordings whose clock does not fit into 32 bits, as DSEC's."""
+    events = np.zeros(400, EVENT)
+    events["t"], events["x"] = 1000 + 500 * np.arange(400), np.arange(400) % 304
+    if late:
+        events["t"][200:210] -= 20_000
+    write_dat(tmp_path / "a_td.dat", events, 240, 304)
+    origin_us = 11 << 32
+    plain, moved = DatReader(tmp_path / "a_td.dat"), DatReader(tmp_path / "a_td.dat", origin_us)
+    assert moved.order.first_us == plain.order.first_us + origin_us
+    assert moved.order.last_us == plain.order.last_us + origin_us
+    assert moved.order.moved == plain.order.moved == 10 * late
+    assert moved.duration_us == plain.duration_us
+    for first_us, end_us in ((0, 300_000), (60_000, 105_000), (90_000, 101_000)):
+        expected = plain.window(first_us, end_us)
+        found = moved.window(first_us + origin_us, end_us + origin_us)
+        np.testing.assert_array_equal(found["t"] - origin_us, expected["t"])
+        np.testing.assert_array_equal(found["x"], expected["x"])
+        edges_us = np.linspace(first_us, end_us, 5).astype(np.int64)
+        for ours, theirs in zip(
+            moved.binned(edges_us + origin_us), plain.binned(edges_us), strict=True
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+        assert moved.index_at(end_us + origin_us) == plain.index_at(end_us)
+    np.testing.assert_array_equal(moved.read()["t"], plain.read()["t"] + origin_us)
