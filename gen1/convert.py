@@ -40,24 +40,28 @@ class Converted(NamedTuple):
 class _Cut:
     """Records of a stream, less the events beyond the frame; clock within u32 at the start."""
 
-    def __init__(self, path: Path, pieces: Stream, height: int, width: int) -> None:
-        self.path, self.stream, self.height, self.width = path, pieces, height, width
-        self.n_events = self.n_beyond = self.origin_us = 0
+    def __init__(self, path: Path, stream: Stream, height: int, width: int) -> None:
+        self.path, self.stream, self.height, self.width = path, stream, height, width
+        self.n_events = self.n_beyond = self.n_raised = self.origin_us = 0
         self.largest_yx = (0, 0)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        is_first = True
-        for events in self.stream.pieces:
-            if not len(events):
+        is_first, latest_us = True, 0 if self.stream.rises else -1
+        for piece in self.stream.pieces:
+            t, x, y, p = (piece[name] for name in "txyp")
+            if not len(t):
                 continue
             if is_first:
-                self.origin_us = int(events["t"][0]) >> 32 << 32
+                self.origin_us = int(t[0]) >> 32 << 32
                 is_first = False
-            records = np.empty(len(events), np.uint64)
-            n, top, right = pack_inside(events, self.origin_us, self.height, self.width, records)
-            self.largest_yx = max(self.largest_yx[0], top), max(self.largest_yx[1], right)
-            self.n_beyond += len(events) - n
+            records = np.empty(len(t), np.uint64)
+            n, top, right, raised, latest_us = pack_inside(
+                *(t, x, y, p, self.origin_us, self.height, self.width, latest_us, records)
+            )
+            self.largest_yx = max(self.largest_yx[0], int(top)), max(self.largest_yx[1], int(right))
+            self.n_beyond += len(t) - n
             self.n_events += n
+            self.n_raised += raised
             yield records[:n]
         self._refuse_most_beyond()
 
@@ -124,6 +128,9 @@ def spool(
         limits = size_hw if all(size_hw) else (MAX_SIDE, MAX_SIDE)
         beyond = counted(events.n_beyond, "events")
         notes.append(f"{beyond} beyond {_px(limits)}, left out")
+    if events.n_raised:
+        raised = counted(events.n_raised, "events")
+        notes.append(f"{raised} stepped back in time, given the latest before")
     return Converted(events.n_events, notes + stream.notes()), events.origin_us
 
 

@@ -352,23 +352,37 @@ def _refuse_implausible(path: Path, records: np.ndarray, version: int) -> None:
 
 @compiled()
 def pack_inside(
-    events: np.ndarray, origin_us: int, height: int, width: int, records: np.ndarray
-) -> tuple[int, Any, Any]:
-    """Write those of EVENT [n] inside the frame as version 2 records, uint64 [n].
+    t: Any,
+    x: Any,
+    y: Any,
+    p: Any,
+    origin_us: int,
+    height: int,
+    width: int,
+    latest_us: int,
+    out: Any,
+) -> tuple[Any, ...]:
+    """Write the events inside the frame as version 2 records to out, uint64 [n].
 
-    Times less origin_us, 0 at least, the lower 32 bits of them. Returns how many there are, and
-    the largest row and column of all events.
+    Times less origin_us, 0 at least, the lower 32 bits of them; p > 0 is ON. With latest_us >= 0
+    no time is less than it or one before. Returns how many were written, the largest row and
+    column of all, how many times were raised, and the latest.
     """
-    y_bit, p_bit = ADDRESS_BITS_2
-    n, top, right = 0, np.int64(0), np.int64(0)
-    for i in range(len(events)):
-        x, y, p = np.int64(events[i]["x"]), np.int64(events[i]["y"]), np.int64(events[i]["p"])
-        top, right = max(top, y), max(right, x)
-        if x < width and y < height:
-            t_us = max(events[i]["t"] - origin_us, 0) & 0xFFFFFFFF
-            records[n] = np.uint64(t_us) | np.uint64(x | y << y_bit | p << p_bit) << np.uint64(32)
-            n += 1
-    return n, top, right
+    y_bit, p_bit = np.uint64(ADDRESS_BITS_2[0]), np.uint64(ADDRESS_BITS_2[1])
+    n, top, right, raised = np.int64(0), np.uint16(0), np.uint16(0), np.int64(0)
+    latest, rises = np.int64(latest_us), latest_us >= 0
+    for i in range(len(t)):
+        t_us = t[i]
+        if rises:
+            raised += np.int64(t_us < latest)
+            latest = max(latest, t_us)
+            t_us = latest
+        address = np.uint64(x[i]) | np.uint64(y[i]) << y_bit | np.uint64(p[i] > 0) << p_bit
+        time = np.uint64(max(t_us - origin_us, 0)) & np.uint64(0xFFFFFFFF)
+        out[n] = time | address << np.uint64(32)
+        n += np.int64((x[i] < width) & (y[i] < height))
+        top, right = max(top, y[i]), max(right, x[i])
+    return n, top, right, raised, latest
 
 
 @compiled()

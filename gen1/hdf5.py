@@ -5,7 +5,6 @@ Sources: RVT (github.com/uzh-rpg/RVT), dsec-det, eTraM and OpenEB, each by its r
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,18 @@ import numpy as np
 
 from gen1 import ecf
 from gen1.dat import MAX_SIDE
-from gen1.spec import EVENT, counted
-from gen1.stream import Stream
+from gen1.stream import Piece, Stream
 
 assert hdf5plugin  # its import teaches HDF5 to read Blosc and others
 EVENTS_AT_ONCE = 1 << 20
+DSEC_HW = (480, 640)
 NAMES = tuple("txyp")
 
 
 def open_hdf5(path: Path) -> Stream:
     """Events of any known layout; ValueError for another, a missing codec, and damage.
 
-    Of RVT's layout times that step back become the latest before them, as RVT reads them.
+    In RVT's layout times that step back become the latest before them, as RVT reads them.
     """
     with reading(path), h5py.File(path, "r", locking=False) as file:
         if "CD/events" in file:
@@ -47,11 +46,9 @@ def open_hdf5(path: Path) -> Stream:
             size = _stored_size(path, events)
         is_dsec = "t_offset" in file
         offset_us = _number(file["t_offset"]) if is_dsec else 0
-    repaired = np.zeros(1, np.int64)
     if is_dsec:
-        return Stream(_columns(path, offset_us, None), (480, 640))
-    pieces = _columns(path, 0, repaired)
-    return Stream(pieces, size, partial(_repairs, repaired))
+        return Stream(_columns(path, offset_us), DSEC_HW)
+    return Stream(_columns(path, 0), size, rises=True)
 
 
 @contextmanager
@@ -123,35 +120,24 @@ def _text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def _repairs(repaired: np.ndarray) -> list[str]:
-    n = int(repaired[0])
-    return [f"{counted(n, 'events')} stepped back in time, given the latest before"] if n else []
-
-
-def _columns(path: Path, offset_us: int, repaired: np.ndarray | None) -> Iterator[np.ndarray]:
-    """Pieces of `events`, one data set a column or one of all; times plus offset_us.
-
-    repaired: counts the times that the running maximum changed; None leaves them alone.
-    """
+def _columns(path: Path, offset_us: int) -> Iterator[Piece]:
+    """Pieces of `events`, one data set a column or one of all; times plus offset_us."""
     with reading(path), h5py.File(path, "r", locking=False) as file:
-        events, latest_us = file["events"], np.int64(0)
+        events = file["events"]
         total = len(events) if isinstance(events, h5py.Dataset) else len(events["t"])
         for first in range(0, total, EVENTS_AT_ONCE):
             window = slice(first, first + EVENTS_AT_ONCE)
             stored = events[window] if isinstance(events, h5py.Dataset) else None
-            t, x, y, p = (events[n][window] if stored is None else stored[n] for n in NAMES)
-            t = _whole(path, "t", t).astype(np.int64, copy=False)
-            if len(t) and t.min() < 0:
-                raise ValueError(f"{path}: an event at {t.min()} us, expected times of 0 or later")
-            t_us = t + offset_us
-            if repaired is not None:
-                t_us = np.maximum(np.maximum.accumulate(t), latest_us)
-                repaired += np.count_nonzero(t_us != t)
-                latest_us = t_us[-1]
-            yield as_events(path, t_us, x, y, p)
+            piece = columns(
+                path, *(events[n][window] if stored is None else stored[n] for n in NAMES)
+            )
+            if len(piece["t"]) and piece["t"][0] < 0:
+                found = f"an event at {piece['t'][0]} us"
+                raise ValueError(f"{path}: {found}, expected times of 0 or later")
+            yield {**piece, "t": piece["t"] + offset_us} if offset_us else piece
 
 
-def _metavision(path: Path) -> Iterator[np.ndarray]:
+def _metavision(path: Path) -> Iterator[Piece]:
     """Pieces of CD/events, chunk by chunk where only we can decode them."""
     with reading(path), h5py.File(path, "r", locking=False) as file:
         data = file["CD/events"]
@@ -162,26 +148,26 @@ def _metavision(path: Path) -> Iterator[np.ndarray]:
         for first in range(0, len(data), step):
             if not is_ecf:
                 stored = data[first : first + step]
-                yield as_events(path, *(stored[name] for name in NAMES))
+                yield columns(path, *(stored[name] for name in NAMES))
                 continue
+            left = len(data) - first
             skipped, chunk = data.id.read_direct_chunk((first,))
             if skipped:
-                stored = np.frombuffer(chunk, data.dtype)
-                piece = as_events(path, *(stored[name] for name in NAMES))
-            else:
-                try:
-                    piece = ecf.decode_chunk(chunk)
-                except ValueError as error:
-                    raise ValueError(
-                        f"{path}: events from {first} on are damaged: {error}"
-                    ) from None
-            yield piece[: len(data) - first]
+                stored = np.frombuffer(chunk, data.dtype)[:left]
+                yield columns(path, *(stored[name] for name in NAMES))
+                continue
+            try:
+                yield ecf.decode_chunk(chunk)[:left]
+            except ValueError as error:
+                found = f"events from {first} on are damaged: {error}"
+                raise ValueError(f"{path}: {found}, expected whole chunks") from None
 
 
-def as_events(path: Path, t: Any, x: Any, y: Any, p: Any) -> np.ndarray:
-    """Columns as EVENT [n]; polarities of 0 and 1, or of -1 and 1; columns beyond u2 are strays.
+def columns(path: Path, t: Any, x: Any, y: Any, p: Any) -> dict[str, np.ndarray]:
+    """t int64, x and y uint16, p: above 0 is ON; columns and rows beyond uint16 are strays.
 
-    Raises ValueError for values that are not whole numbers, and for another polarity.
+    Raises ValueError for values that are not whole numbers, and for a p that is not 0 and 1, or
+    -1 and 1.
     """
     t, x, y, p = (
         _whole(path, name, values) for name, values in zip(NAMES, (t, x, y, p), strict=True)
@@ -189,14 +175,12 @@ def as_events(path: Path, t: Any, x: Any, y: Any, p: Any) -> np.ndarray:
     if len(p) and not (p.min() >= -1 and p.max() <= 1):
         found = f"p from {p.min()} to {p.max()}"
         raise ValueError(f"{path}: {found}, expected 0 and 1, or -1 and 1")
-    events = np.empty(len(t), EVENT)
-    events["t"], events["p"] = t, p if p.dtype.kind == "u" else p > 0
-    beyond = np.iinfo(np.uint16).max
-    for name, column in (("x", x), ("y", y)):
-        if column.dtype.kind != "u" or column.dtype.itemsize > 2:  # else it would wrap around
-            column = np.where(column < 0, beyond, np.minimum(column, beyond))
-        events[name] = column
-    return events
+    beyond, pixels = np.iinfo(np.uint16).max, {"x": x, "y": y}
+    for name, column in pixels.items():
+        if column.dtype != np.uint16:  # what wraps around would land inside the frame
+            column = np.where((column < 0) | (column > beyond), beyond, column)
+        pixels[name] = np.ascontiguousarray(column, np.uint16)
+    return {"t": np.ascontiguousarray(t, np.int64), **pixels, "p": np.ascontiguousarray(p, np.int8)}
 
 
 def _whole(path: Path, name: str, values: Any) -> np.ndarray:

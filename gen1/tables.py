@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gen1.hdf5 import EVENTS_AT_ONCE, NAMES, as_events
-from gen1.stream import Stream
+from gen1.hdf5 import EVENTS_AT_ONCE, NAMES, columns
+from gen1.stream import Piece, Stream
 
 #: What others call our columns.
 ALIASES = {
@@ -33,11 +33,11 @@ def open_array(path: Path) -> Stream:
     except Exception as error:  # damaged headers end in many kinds of exceptions
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: is not readable ({reason}), expected events") from None
-    columns = _columns(path, stored)
+    table = _columns(path, stored)
 
-    def pieces() -> Iterator[np.ndarray]:
-        for first in range(0, len(columns[0]), EVENTS_AT_ONCE):
-            yield as_events(path, *(column[first : first + EVENTS_AT_ONCE] for column in columns))
+    def pieces() -> Iterator[Piece]:
+        for first in range(0, len(table[0]), EVENTS_AT_ONCE):
+            yield columns(path, *(column[first : first + EVENTS_AT_ONCE] for column in table))
 
     return Stream(pieces(), None)
 
@@ -47,15 +47,15 @@ def _columns(path: Path, stored: Any) -> list[np.ndarray]:
     names = list(stored) if isinstance(stored, dict) else stored.dtype.names
     if names:
         found = [_named(path, names, column) for column in NAMES]
-        columns = [stored[name] for name in found]
+        table = [stored[name] for name in found]
     elif stored.ndim == 2 and stored.shape[1] == len(NAMES):
-        columns = list(stored.T)
+        table = list(stored.T)
     else:
         found_shape = f"{stored.dtype} {list(stored.shape)}"
         raise ValueError(f"{path}: holds {found_shape}, expected columns t, x, y, p")
-    if len({len(column) for column in columns}) > 1:
+    if len({len(column) for column in table}) > 1:
         raise ValueError(f"{path}: its columns differ in length, expected as many of each")
-    return columns
+    return table
 
 
 def _named(path: Path, names: Any, column: str) -> str:
@@ -87,7 +87,7 @@ def open_csv(path: Path) -> Stream:
     return Stream(_lines(path, delimiter, named, places), None)
 
 
-def _lines(path: Path, delimiter: str, named: bool, places: list[int]) -> Iterator[np.ndarray]:
+def _lines(path: Path, delimiter: str, named: bool, places: list[int]) -> Iterator[Piece]:
     with path.open(encoding="utf-8-sig") as file:
         if named:
             next(text for text in file if text.strip() and text[0] != "#")
@@ -107,7 +107,7 @@ def _lines(path: Path, delimiter: str, named: bool, places: list[int]) -> Iterat
                 reason = " ".join(str(error).split())[:200]
                 raise ValueError(f"{path}: {reason}, expected lines of t, x, y, p") from None
             if len(rows):
-                yield as_events(path, *rows.T)
+                yield columns(path, *rows.T)
             if len(rows) < LINES_AT_ONCE:
                 return
 
@@ -126,10 +126,10 @@ def open_aedat4(path: Path) -> Stream:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: cannot be read ({reason}), expected AEDAT 4") from None
 
-    def pieces() -> Iterator[np.ndarray]:
+    def pieces() -> Iterator[Piece]:
         try:
             for events in stream:
-                yield as_events(path, events["t"], events["x"], events["y"], events["on"])
+                yield columns(path, events["t"], events["x"], events["y"], events["on"])
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"{path}: cannot be read ({reason}), expected AEDAT 4") from None
