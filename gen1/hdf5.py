@@ -189,8 +189,4 @@ def _whole(path: Path, name: str, values: Any) -> np.ndarray:
     is_float = column.dtype.kind == "f" and np.array_equal(column, np.floor(column))
     if column.ndim != 1 or not (column.dtype.kind in "iub" or is_float):
         raise ValueError(f"{path}: {name} is {column.dtype}, expected whole numbers")
-    return (
-        column.astype(np.uint8 if column.dtype.kind == "b" else np.int64)
-        if column.dtype.kind in "fb"
-        else column
-    )
+    return column.astype(np.int64) if column.dtype.kind in "fb" else column

@@ -13,7 +13,7 @@ from gen1.spec import BOX_SUFFIX, DAT_SUFFIX, by_name, visible
 #: Endings of recordings; of two with one name the first is taken.
 SUFFIXES = (DAT_SUFFIX, f"{DAT_SUFFIX}.h5", "_td.h5", ".hdf5", ".aedat4")
 #: Endings that mean recordings only where a folder has no others: tables may be anything.
-TABLES = (".npy", ".npz", ".csv")
+TABLES = (".h5", ".npy", ".npz", ".csv")
 RAW_SUFFIX = ".raw"
 #: Below a sequence of DSEC's: its events and its labels.
 DSEC_EVENTS, DSEC_LABELS = "events/left/events.h5", "object_detections/left/tracks.npy"
@@ -34,9 +34,14 @@ def recordings_in(folder: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+def is_dsec(path: Path) -> bool:
+    """Are these the events of a sequence of DSEC's?"""
+    return path.as_posix().endswith(f"/{DSEC_EVENTS}")
+
+
 def name_of(path: Path) -> str:
     """A recording's name: that of its file without the ending, of a DSEC sequence its folder's."""
-    if path.as_posix().endswith(f"/{DSEC_EVENTS}"):
+    if is_dsec(path):
         return path.parents[2].name
     ending = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), path.suffix)
     return path.name.removesuffix(ending)
@@ -44,7 +49,7 @@ def name_of(path: Path) -> str:
 
 def labels_of(path: Path) -> Path:
     """Where the labels of a recording are, if there are any."""
-    if path.as_posix().endswith(f"/{DSEC_EVENTS}"):
+    if is_dsec(path):
         return path.parents[2] / DSEC_LABELS
     return path.with_name(name_of(path) + BOX_SUFFIX)
 

@@ -15,6 +15,7 @@ from gen1 import command
 from gen1.labels import read_boxes
 from gen1.opening import (
     RAW_SUFFIX,
+    is_dsec,
     is_recording,
     labels_of,
     name_of,
@@ -120,9 +121,8 @@ def _listed(path: Path, require_labels: bool) -> list[Recording]:
 
 def split_of(dat: Path) -> str:
     """The split that its folder, or that of its DSEC sequence, is named after; or ""."""
-    above = dat.parents[3] if name_of(dat) != dat.stem and len(dat.parents) > 3 else dat.parent
-    folders = dat.parent.name, above.name
-    return next((name for name in folders if name in SPLITS), "")
+    folder = dat.parents[3].name if is_dsec(dat) and len(dat.parents) > 3 else dat.parent.name
+    return folder if folder in SPLITS else ""
 
 
 def _listed_paths(path: Path) -> Iterator[Path]:
