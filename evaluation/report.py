@@ -36,7 +36,6 @@ def write_report(
     pictures: int,
 ) -> None:
     """Write report.html, self-contained, and its pictures as PNG into `directory`."""
-    directory.mkdir(parents=True, exist_ok=True)
     examples = pick_examples(dataset, detections, score.protocol, pictures)
     figures = {
         **{title: detections_figure(dataset, detections, c) for title, c in examples.items()},
@@ -44,6 +43,17 @@ def write_report(
         "Firing rate per layer": firing_rates(energy),
         "Energy per layer": energy_per_layer(energy),
     }
+    write_page(directory, metrics, figures, sources(metrics))
+
+
+def write_page(
+    directory: Path, metrics: dict[str, Any], figures: dict[str, Figure], told: dict[str, str]
+) -> None:
+    """Write report.html, self-contained, and the figures as PNG into `directory`.
+
+    told: the rule behind every number of the page.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
     encoded = {}
     for title, figure in figures.items():
         png = io.BytesIO()
@@ -52,11 +62,16 @@ def write_report(
             file.write(png.getvalue())
         encoded[title] = base64.b64encode(png.getvalue()).decode()
     with atomic_write(directory / "report.html") as file:
-        file.write(html_page(metrics, encoded).encode())
+        file.write(html_page(metrics, encoded, told).encode())
 
 
-def html_page(metrics: dict[str, Any], pictures: dict[str, str]) -> str:
-    """The page for metrics.json and pictures (title -> PNG in base64); its text is escaped."""
+def html_page(
+    metrics: dict[str, Any], pictures: dict[str, str], told: dict[str, str] | None = None
+) -> str:
+    """The page for metrics.json and pictures (title -> PNG in base64); its text is escaped.
+
+    told: the rule behind every number, else what `sources` says of an evaluation on a cache.
+    """
     folder = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
         loader=folder, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
@@ -68,7 +83,7 @@ def html_page(metrics: dict[str, Any], pictures: dict[str, str]) -> str:
         metrics=metrics,
         pictures=pictures,
         rule=rule_of(metrics),
-        sources=sources(metrics),
+        sources=sources(metrics) if told is None else told,
     )
 
 
