@@ -4,28 +4,25 @@ Selection is by mAP on the val split; of the test split only names and hashes ar
 them missing in train. The loop is `training.loop.Trainer`, the task `training.detection`.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from jsonargparse import ActionConfigFile, set_loader
 
 from gen1 import command
 from gen1.atomic import make_writable
 from gen1.ending import end_workers
-from models import build_network, family_of, names, resolve
+from models import build_network, names
 from models.checkpoint import checkpoint_file, load_checkpoint
 from models.detector import DetectorConfig, DetectorNetwork
 from models.device import pick_device
 from models.start import start_from
 from preprocessing.cache import read_manifest
-from training.config import TrainConfig, as_of_today
+from training import options
+from training.config import TrainConfig
 from training.detection import about_data, detection_task
 from training.loop import Trainer
 from training.ranks import ALONE, Ranks, find_ranks
@@ -42,8 +39,6 @@ Interrupt it as you like: the same command continues.
         the same on eight GPUs
 
 Networks: {}."""
-#: Settings of a network on which the published values of the others depend.
-CHOICES = ("name", "variant", "activation")
 GEN1 = {"name": "spikeyolo-s", "variant": "gen1", "num_classes": 2, "in_channels": 2}
 
 
@@ -100,47 +95,15 @@ def train(config: TrainConfig, ranks: Ranks) -> None:
 
 
 def chosen(words: Sequence[str]) -> DetectorConfig:
-    """The network that files and options name, as published, before all else is read.
-
-    For as many classes as the cache has, if it can be read.
-    """
-    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    peek.add_argument("--config", action="append", default=[])
-    peek.add_argument("--cache")
-    for name in CHOICES:
-        peek.add_argument(f"--model.{name}", dest=name)
-    options = vars(peek.parse_known_args(words)[0])
-    found, cache = dict[str, Any](GEN1), None
-    for path in options.pop("config"):
-        # If a file is not there, or no such mapping, the parser says so.
-        with suppress(OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
-            settings = as_of_today(yaml.safe_load(Path(path).read_bytes()))
-            cache, model = settings.get("cache", cache), settings["model"]
-            found |= {name: value for name, value in model.items() if name in CHOICES}
-    cache = options.pop("cache") or cache
-    with suppress(ValueError):  # it will say what is wrong with it when it is opened
-        found["num_classes"] = len(read_manifest(cache or "").dataset.classes)
-    return resolve(**found | {name: value for name, value in options.items() if value})
+    """The network that the words name, for as many classes as the cache has."""
+    return options.chosen(
+        words, GEN1, "cache", lambda cache: len(read_manifest(cache).dataset.classes)
+    )
 
 
 def command_line(published: DetectorConfig) -> command.CommandLine:
-    """Options of every setting; those of the network begin as published."""
-    set_loader("settings", lambda text: as_of_today(yaml.safe_load(text)), (yaml.YAMLError,))
-    parser = command.command_line("train_gen1.py", DESCRIPTION.format(", ".join(names())))
-    parser.parser_mode = "settings"
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file of these settings")
-    parser.add_class_arguments(TrainConfig, skip={"model", "gains"})
-    parser.add_class_arguments(type(published), "model", skip={*published.by_name})
-    parser.add_class_arguments(family_of(published.name).gains, "gains")
-    written = {name for name in vars(published) if name not in published.by_name}
-    parser.set_defaults({f"model.{name}": getattr(published, name) for name in written})
-    return parser
-
-
-def config_from(published: DetectorConfig, model: Any, gains: Any, **settings: Any) -> TrainConfig:
-    """The settings that a command line has read."""
-    by_name = {name: getattr(published, name) for name in published.by_name}
-    return TrainConfig(model=replace(model, **by_name), gains=vars(gains), **settings)
+    description = DESCRIPTION.format(", ".join(names()))
+    return options.command_line("train_gen1.py", description, TrainConfig, published)
 
 
 def config_of(words: Sequence[str]) -> TrainConfig:
@@ -149,7 +112,7 @@ def config_of(words: Sequence[str]) -> TrainConfig:
     parser = command_line(published)
     given = vars(parser.instantiate(parser.parse_args(words)))
     given.pop("config", None)
-    return config_from(published, **given)
+    return options.config_from(TrainConfig, published, **given)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -162,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ranks.fail(error)
     return command.run(
         command_line(published),
-        lambda **given: train(config_from(published, **given), ranks),
+        lambda **given: train(options.config_from(TrainConfig, published, **given), ranks),
         words,
         interrupted="the same command continues from here" if ranks.is_main else "",
         failed=ranks.fail,

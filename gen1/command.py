@@ -5,11 +5,18 @@ Exit codes: 0, 1 after one sentence on stderr, 2 for words it does not know, 130
 
 import re
 import sys
+from argparse import ArgumentParser as PlainParser
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
+from jsonargparse import (
+    ActionConfigFile,
+    ArgumentParser,
+    DefaultHelpFormatter,
+    Namespace,
+    set_loader,
+)
 
 from gen1.ending import fail, leave
 
@@ -70,6 +77,29 @@ def command_line(
     elif options is not None:
         parser.add_function_arguments(options, as_group=False, as_positional=True, **how)
     return parser
+
+
+def run_line(
+    prog: str, description: str, load: Callable[[str], Any], unreadable: tuple[type[Exception], ...]
+) -> CommandLine:
+    """A parser whose --config files are read by `load`, which raises `unreadable`."""
+    set_loader("settings", load, unreadable)
+    parser = command_line(prog, description)
+    parser.parser_mode = "settings"
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file of these settings")
+    return parser
+
+
+def peek(words: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+    """What some options say, before all is read: text or None by name, the last one given.
+
+    `config`: the list of files.
+    """
+    parser = PlainParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", action="append", default=[])
+    for name in names:
+        parser.add_argument(f"--{name}", dest=name)
+    return vars(parser.parse_known_args(words)[0])
 
 
 def run(

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from images.augment import Sample
 from images.coco import ImageSet, read_picture
 from images.geometry import STRIDE, Placing, Size, batch_shapes, load_size
 
@@ -16,22 +17,28 @@ class Batch:
     """Pictures uint8 [B, 3, H, W], RGB, and their labels.
 
     targets: float32 [M, 6], rows (picture in the batch, class, x1, y1, x2, y2 in network px).
-    numbers: the pictures' ids; placings: where each lies in its canvas.
+    numbers: the pictures' ids; placings: where each lies in its canvas, None where it was moved.
     """
 
     pictures: torch.Tensor
     targets: torch.Tensor
     numbers: tuple[int, ...]
-    placings: tuple[Placing, ...]
+    placings: tuple[Placing | None, ...]
+    time_steps: int = 1
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         pictures = self.pictures.to(device, non_blocking=non_blocking)
         targets = self.targets.to(device, non_blocking=non_blocking)
         return replace(self, pictures=pictures, targets=targets)
 
-    def network_input(self, time_steps: int = 1) -> torch.Tensor:
+    def network_input(self) -> torch.Tensor:
         """float32 [T, B, 3, H, W] in [0, 1]: the same pictures in every step, stored once."""
-        return (self.pictures.float() / 255).expand(time_steps, *self.pictures.shape)
+        return (self.pictures.float() / 255).expand(self.time_steps, *self.pictures.shape)
+
+    def pin_memory(self) -> "Batch":
+        """Called by DataLoader(pin_memory=True)."""
+        pictures, targets = self.pictures.pin_memory(), self.targets.pin_memory()
+        return replace(self, pictures=pictures, targets=targets)
 
 
 def placed(hw: Size, side: int, canvas: Size) -> Placing:
@@ -48,8 +55,15 @@ class ToScore(Dataset[Batch]):
     else each batch has the smallest that holds its pictures, with a border of half a stride.
     """
 
-    def __init__(self, images: ImageSet, side: int, batch_size: int, square: bool = False) -> None:
-        self.images, self.side = images, side
+    def __init__(
+        self,
+        images: ImageSet,
+        side: int,
+        batch_size: int,
+        square: bool = False,
+        time_steps: int = 1,
+    ) -> None:
+        self.images, self.side, self.time_steps = images, side, time_steps
         sizes = np.array([picture.hw for picture in images.pictures])
         order, shapes = batch_shapes(sizes, batch_size, side)
         if square:
@@ -62,12 +76,13 @@ class ToScore(Dataset[Batch]):
         return len(self.batches)
 
     def __getitem__(self, index: int) -> Batch:
-        return collate([self.sample(k, self.canvases[index]) for k in self.batches[index]])
+        samples = [self.sample(k, self.canvases[index]) for k in self.batches[index]]
+        return collate(samples, self.time_steps)
 
     def __iter__(self) -> Iterator[Batch]:
         return (self[index] for index in range(len(self)))
 
-    def sample(self, index: int, canvas: Size) -> "Sample":
+    def sample(self, index: int, canvas: Size) -> "OnCanvas":
         """Raises ValueError for a picture that cannot be read or is of another size."""
         picture = self.images.pictures[index]
         pixels = read_picture(picture.path)
@@ -78,21 +93,26 @@ class ToScore(Dataset[Batch]):
         placing = placed(picture.hw, self.side, canvas)
         boxes = placing.boxes_in(picture.boxes[~picture.crowd])
         classes = picture.classes[~picture.crowd]
-        return Sample(placing.paint(pixels), classes, boxes, picture.id, placing)
+        return OnCanvas(placing.paint(pixels), classes, boxes, picture.id, placing)
 
 
 @dataclass(frozen=True)
-class Sample:
+class OnCanvas:
     """A picture on its canvas, uint8 [H, W, 3], and the objects in it, in px of the canvas."""
 
     picture: np.ndarray
     classes: np.ndarray
     boxes: np.ndarray
     number: int
-    placing: Placing
+    placing: Placing | None = None
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
+def on_canvas(sample: Sample, number: int) -> OnCanvas:
+    """An augmented sample, which lies nowhere in particular any more."""
+    return OnCanvas(sample.picture, sample.classes, sample.boxes, number)
+
+
+def collate(samples: Sequence[OnCanvas], time_steps: int = 1) -> Batch:
     """Stack samples of one canvas; their objects are numbered by picture."""
     pictures = np.stack([sample.picture.transpose(2, 0, 1) for sample in samples])
     rows = [
@@ -104,4 +124,5 @@ def collate(samples: Sequence[Sample]) -> Batch:
         torch.from_numpy(np.concatenate(rows).astype(np.float32)),
         tuple(sample.number for sample in samples),
         tuple(sample.placing for sample in samples),
+        time_steps,
     )

@@ -106,16 +106,26 @@ def load_ours_or_theirs(path: Path) -> tuple[DetectorNetwork, Checkpoint]:
 
 @torch.no_grad()
 def detect(
-    model: DetectorNetwork, batches: ToScore, config: DetectConfig, device: torch.device
+    model: DetectorNetwork,
+    batches: ToScore,
+    config: DetectConfig,
+    device: torch.device,
+    shard: tuple[int, int] = (0, 1),
 ) -> Found:
-    """Boxes in every picture of a set, best first."""
+    """Boxes in every picture of a set, best first.
+
+    `shard` (k, n) takes every n-th batch from the k-th on, so that n processes share the work.
+    """
     found: Found = {}
     model.eval()
-    for batch in tqdm(batches, "detecting", unit="batch", leave=False, disable=None):
-        x = batch.to(device).network_input(model.config.time_steps)
+    mine = range(len(batches))[shard[0] :: shard[1]]
+    for index in tqdm(mine, "detecting", unit="batch", leave=False, disable=None):
+        batch = batches[index]
+        x = batch.to(device).network_input()
         boxes, scores = model.decode([m.float() for m in model(x)])
         per_picture = non_max_suppression(boxes, scores, **asdict(config))
         for number, placing, rows in zip(batch.numbers, batch.placings, per_picture, strict=True):
+            assert placing is not None
             table = rows.cpu().numpy().astype(np.float64)
             table[:, :4] = placing.boxes_out(table[:, :4])
             found[number] = table
@@ -177,12 +187,12 @@ def run(config: ImageEvalConfig) -> dict[str, Any]:
     images = read_coco(config.annotations, config.images)
     model, checkpoint = load_network(config.checkpoint, images)
     make_writable(config.output / "report")
-    batches = ToScore(images, config.side, config.batch_size, config.square)
+    steps = checkpoint.config.time_steps
+    batches = ToScore(images, config.side, config.batch_size, config.square, steps)
     model.to(device)
     found = detect(model, batches, config.detect, device)
     figures = score(images, found)
-    steps = checkpoint.config.time_steps
-    frames = (b.to(device).network_input(steps) for b in spread(batches, config.energy_samples))
+    frames = (b.to(device).network_input() for b in spread(batches, config.energy_samples))
     energy = measure_energy(model, frames)
     metrics = metrics_of(config, checkpoint, images, figures, energy)
     write_json(config.output / "detections.json", coco_rows(images, found))

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "streaming": {"gen1", "models", "preprocessing", "evaluation"},
     "training": {"gen1", "models", "preprocessing", "evaluation"},
     "eval_gen1": {"gen1", "models", "preprocessing", "evaluation"},
-    "images": {"gen1", "models", "evaluation"},
+    "images": {"gen1", "models", "evaluation", "training"},
     "detect_gen1": {"gen1", "models", "preprocessing", "evaluation", "streaming"},
     "train_gen1": {"gen1", "models", "preprocessing", "evaluation", "training"},
 }

@@ -130,7 +130,29 @@ class RunConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(RunConfig):
+class DetectorRunConfig(RunConfig):
+    """How a detector is trained, whatever its data.
+
+    Args:
+        distill: Checkpoint of a larger network or twin whose maps the network is to imitate.
+        distill_weight: Weight of that imitation beside the loss of the labels.
+        energy_weight: Weight, in the loss, of the energy of accumulates as a share of the energy
+            of the ANN-equivalent; 0 asks for accuracy alone.
+    """
+
+    distill: Path | None = None
+    distill_weight: float = 1.0
+    energy_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("distill_weight", "energy_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(DetectorRunConfig):
     """Train a detector on the train split of a cache, choose it on the val split.
 
     Args:
@@ -140,10 +162,6 @@ class TrainConfig(RunConfig):
         in_memory: Decompress both splits into memory once; for small sets.
         augment_on: Whether training samples are augmented; the authors' recipe does not.
         protocol: Rule of the val mAP; "" for that of the data set.
-        distill: Checkpoint of a larger network or twin whose maps the network is to imitate.
-        distill_weight: Weight of that imitation beside the loss of the labels.
-        energy_weight: Weight, in the loss, of the energy of accumulates as a share of the energy
-            of the ANN-equivalent; 0 asks for accuracy alone.
         pictures: Label times of val drawn into TensorBoard; firing rates are theirs (0: of 4).
         augment: What augmentation may do.
         detect: Thresholds of the detections on val.
@@ -154,18 +172,9 @@ class TrainConfig(RunConfig):
     in_memory: bool = False
     augment_on: bool = False
     protocol: ProtocolName | Literal[""] = ""
-    distill: Path | None = None
-    distill_weight: float = 1.0
-    energy_weight: float = 0.0
     pictures: int = 4
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     detect: DetectConfig = field(default_factory=DetectConfig)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("distill_weight", "energy_weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
 
 
 def plain(settings: Any) -> dict[str, Any]:

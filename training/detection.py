@@ -8,20 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from evaluation.detect import Detections, detect, open_split
 from evaluation.metrics import refuse_unready, score
 from evaluation.provenance import content_hash
 from evaluation.report import detections_figure, firing_health
-from models.checkpoint import checkpoint_file, load_model
 from models.detector import DetectorNetwork
 from models.device import pick_device
 from models.energy import measure_energy
-from models.thrift import EnergyMeter
 from preprocessing.cache import Manifest, open_cache, read_header
-from preprocessing.dataset import Batch, HistogramDataset, Loader, collate
+from preprocessing.dataset import HistogramDataset, Loader, collate
+from training.boxes import BoxCriterion
 from training.config import TrainConfig
 from training.log import Logbook
 from training.loop import Task
@@ -53,7 +50,7 @@ def detection_task(
     refuse_leaks(event_hashes(config.cache, manifest.recordings))
     return Task(
         TrainData(train_set, config, manifest),
-        BoxCriterion(config, model, train_set, ranks),
+        BoxCriterion(config, model, lambda: collate([train_set[0]]).network_input(), ranks),
         ValScorer(val_set, config, ranks),
     )
 
@@ -62,47 +59,6 @@ def about_data(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
     """What a checkpoint says of the data that its network reads."""
     histogram, dataset = asdict(manifest.settings), manifest.dataset.as_dict()
     return {"histogram": histogram, "input": config.input, "dataset": dataset}
-
-
-class BoxCriterion:
-    """The loss of the labels; beside it, if asked for, imitation of a teacher and energy."""
-
-    def __init__(
-        self, config: TrainConfig, model: DetectorNetwork, train_set: HistogramDataset, ranks: Ranks
-    ) -> None:
-        self.loss = model.criterion(config.gains, ranks.sum)
-        self.config, self.ranks = config, ranks
-        self.teacher = teacher_of(config) if config.distill else None
-        if self.teacher and not hasattr(self.loss, "imitation"):
-            found = f"distill is {config.distill}, but a network of the family"
-            raise ValueError(f"{found} {config.model.family} cannot imitate, expected spikeyolo")
-        x = collate([train_set[0]]).network_input() if config.energy_weight else None
-        self.meter = None if x is None else EnergyMeter(model, x)
-
-    def __call__(self, maps: list[Tensor], batch: Batch) -> dict[str, Tensor]:
-        losses = self.loss(maps, batch.targets)
-        images = len(maps[0])
-        share = images / self.ranks.sum(maps[0].new_tensor(images))
-        if self.teacher:
-            with torch.no_grad():
-                theirs = self.teacher.to(maps[0])(batch.network_input().to(maps[0].dtype))
-            weight = self.config.distill_weight
-            losses["distill"] = weight * self.loss.imitation(maps, theirs)  # type: ignore[attr-defined]
-        if self.meter:
-            losses["energy"] = self.config.energy_weight * self.meter.share() * share
-        return losses
-
-
-def teacher_of(config: TrainConfig) -> DetectorNetwork:
-    """The network to imitate. Raises ValueError for one whose maps have another shape."""
-    assert config.distill is not None
-    path = checkpoint_file(config.distill)
-    teacher, _ = load_model(path)
-    for name in ("family", "num_classes", "in_channels", "time_steps"):
-        found, wanted = getattr(teacher.config, name), getattr(config.model, name)
-        if found != wanted:
-            raise ValueError(f"{path}: a teacher of {name} {found!r}, expected {wanted!r}")
-    return teacher
 
 
 class TrainData:

@@ -18,6 +18,7 @@ from images.augment import (
     warped,
     worth_keeping,
 )
+from images.batches import placed
 from images.geometry import Placing, batch_shapes, clipped, load_size, resized
 from tests.conftest import GOLDEN
 from tests.images.rule import corners, labels, picture
@@ -172,3 +173,68 @@ def test_golden_pictures_of_like_shape_share_a_canvas():
     assert shapes.tolist() == meta["batch_shapes"]
     ratios = np.array([h / w for h, w in meta["hw"]])
     assert ratios[order].tolist() == ratios[meta["order"]].tolist()  # of equals theirs has no order
+
+
+CHAIN = cases("train_chain")
+
+
+def loaded(number, side):
+    """A picture of the folder as training loads it."""
+    height, width = CHAIN["shapes"][number]
+    classes, fractions = labels(f"folder:{number}", CHAIN["counts"][number])
+    size = load_size((height, width), side)
+    pixels = resized(picture(f"folder:{number}", height, width), size)
+    return Sample(pixels, classes, corners(fractions, *size))
+
+
+def replayed(sample_meta, side, is_mosaic):
+    """One training sample from the authors' own draws."""
+    draws = [value for _, _, value in sample_meta["draws"]]
+    if is_mosaic:
+        _, partners, row, column = draws[:4]
+        tiles = [loaded(k, side) for k in (sample_meta["index"], *partners)]
+        given = mosaic(tiles, side, (int(row), int(column)))
+    else:
+        given = loaded(sample_meta["index"], side)
+        placing = Placing.letterbox(given.picture.shape[:2], (side, side))
+        boxes = placing.boxes_in(given.boxes)
+        given = Sample(placing.paint(given.picture), given.classes, boxes)
+    drawn = draws[4 if is_mosaic else 1 :]
+    names = ("perspective_x", "perspective_y", "angle", "scale")
+    names += ("shear_x", "shear_y", "translate_x", "translate_y")
+    found = warped(given, Warp(**dict(zip(names, drawn, strict=False))), (side, side))
+    gains = 1 + np.array(drawn[9]) * (0.015, 0.7, 0.4)
+    found = Sample(recoloured(found.picture, gains.tolist()), found.classes, found.boxes)
+    return flipped(found) if drawn[11] < 0.5 else found
+
+
+@pytest.mark.parametrize("chain", [name for name in ("mosaic", "closed") if name in CHAIN])
+def test_golden_training_samples(chain):
+    theirs, side = figures("train_chain"), CHAIN["imgsz"]
+    for k, meta in enumerate(CHAIN[chain]["samples"]):
+        found = replayed(meta, side, chain == "mosaic")
+        mine = theirs[f"{chain}|batch_idx"] == k
+        assert found.classes.tolist() == theirs[f"{chain}|cls"][mine].tolist()
+        expected = theirs[f"{chain}|bboxes_xywhn"][mine]
+        np.testing.assert_allclose(fractions_of(found.boxes, side, side), expected, atol=1e-5)
+        image = found.picture.transpose(2, 0, 1).astype(int)
+        away = np.abs(image - theirs[f"{chain}|img"][k])
+        assert away.mean() <= 0.25
+        assert (away <= 3).mean() >= 0.99
+
+
+VAL = cases("val_chain")
+
+
+def test_golden_batches_to_score():
+    theirs = figures("val_chain")
+    sizes = np.array(VAL["shapes"])
+    order, shapes = batch_shapes(sizes, VAL["batch"], VAL["imgsz"])
+    assert shapes.tolist() == VAL["batch_shapes"]
+    assert sorted(order.tolist()) == sorted(VAL["order"])
+    for number, canvas in enumerate(VAL["batch_shapes"]):
+        for k, index in enumerate(VAL[f"batch{number}"]["images"]):
+            height, width = VAL["shapes"][index]
+            placing = placed((height, width), VAL["imgsz"], tuple(canvas))
+            image = placing.paint(picture(f"folder:{index}", height, width))
+            np.testing.assert_array_equal(image.transpose(2, 0, 1), theirs[f"{number}|img"][k])

@@ -65,7 +65,7 @@ def test_perfect_boxes_score_one_whatever_the_canvas(pictures, square):
             xyxy = placing.boxes_out(rows[:, 2:])
             found[number] = np.column_stack([xyxy, np.ones(len(rows)), rows[:, 1]])
     assert score(images, found).stats[0] == pytest.approx(1)
-    x = batches[0].network_input(4)
+    x = ToScore(images, 128, 3, square, time_steps=4)[0].network_input()
     assert x.shape[0] == 4
     assert x.untyped_storage().nbytes() == 4 * x[0].numel()  # stored once
 

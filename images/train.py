@@ -1,0 +1,112 @@
+"""`python -m images.train`: COCO-format pictures -> a trained detector, alone or under torchrun.
+
+The loop is `training.loop.Trainer`, the task `images.training`; the same command continues a run.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gen1 import command
+from gen1.atomic import make_writable
+from gen1.ending import end_workers
+from images.training import ImageTrainConfig, about_data, image_task
+from models import build_network
+from models.checkpoint import checkpoint_file, load_checkpoint
+from models.detector import DetectorConfig
+from models.device import pick_device
+from models.start import start_from
+from training import options
+from training.loop import Trainer
+from training.ranks import ALONE, Ranks, find_ranks
+from training.saving import Interrupted, has_begun, seed_everything
+
+DESCRIPTION = """Train a detector on pictures with labels in COCO's format.
+Interrupt it as you like: the same command continues.
+
+  python -m images.train --config configs/coco_authors.yaml --images train2017 --annotations T.json
+        --val-images val2017 --val-annotations V.json --output RUN
+        the authors' recipe; options after it change its settings
+  python -m images.train --model.name spikeyolo-p --side 320 ...
+        a small network on your own pictures"""
+COCO = {"name": "spikeyolo-s", "variant": "coco"}
+
+
+def trainer_of(config: ImageTrainConfig, ranks: Ranks = ALONE) -> Trainer:
+    """The run that a configuration asks for, at its beginning."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    make_writable(config.output)
+    seed_everything(config.seed)
+    model = build_network(config.model)
+    started: dict[str, Any] = {}
+    if config.init and not has_begun(config.output):
+        path = checkpoint_file(config.init)
+        start = start_from(model, load_checkpoint(path), str(path))
+        if ranks.is_main:
+            print(f"begun from {path}: {start.in_words()}", flush=True)
+        started = {"init": {"file": str(path), **start._asdict(), "taken": len(start.taken)}}
+    task = image_task(config, model, ranks)
+    categories = categories_of(str(config.annotations))
+    trainer = Trainer(config, model, task, about_data(config, categories), ranks)
+    trainer.begun_from = started
+    return trainer
+
+
+def train(config: ImageTrainConfig, ranks: Ranks) -> None:
+    """Meet the other processes, train, part from them."""
+    try:
+        ranks.join(cuda=pick_device(config.device).type == "cuda")
+        trainer_of(config, ranks).run()
+    except Interrupted:  # all ranks agreed on it
+        ranks.leave()
+        raise
+    finally:
+        end_workers()
+    ranks.leave()
+    if ranks.is_main:
+        print(f"best: {config.output / 'best.pt'}")
+
+
+def categories_of(annotations: str) -> list[str]:
+    """Names of a json's categories by their numbers; ValueError where it cannot be read."""
+    try:
+        content = json.loads(Path(annotations).read_bytes())["categories"]
+        return [str(c["name"]) for c in sorted(content, key=lambda category: category["id"])]
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{annotations}: cannot be understood ({error})") from None
+
+
+def chosen(words: Sequence[str]) -> DetectorConfig:
+    """The network that the words name, for as many classes as the annotations have."""
+
+    def count_classes(annotations: str) -> int:
+        return len(categories_of(annotations))
+
+    return options.chosen(words, COCO, "annotations", count_classes)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 1 after an error, 130 when interrupted."""
+    ranks = find_ranks()
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        published = chosen(words)
+    except ValueError as error:
+        return ranks.fail(error)
+    return command.run(
+        options.command_line("python -m images.train", DESCRIPTION, ImageTrainConfig, published),
+        lambda **given: train(options.config_from(ImageTrainConfig, published, **given), ranks),
+        words,
+        interrupted="the same command continues from here" if ranks.is_main else "",
+        failed=ranks.fail,
+    )
+
+
+enter = command.door(main)
+if __name__ == "__main__":
+    enter()

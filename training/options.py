@@ -1,0 +1,68 @@
+"""A run's settings on the command line: those of any data, and a network as it is published."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from gen1 import command
+from models import family_of, resolve
+from models.detector import DetectorConfig
+from training.config import RunConfig, as_of_today
+
+#: Settings of a network on which the published values of the others depend.
+CHOICES = ("name", "variant", "activation")
+Config = TypeVar("Config", bound=RunConfig)
+
+
+def chosen(
+    words: Sequence[str],
+    published: Mapping[str, Any],
+    source: str,
+    count_classes: Callable[[str], int],
+) -> DetectorConfig:
+    """The network that files and options name, as published, before all else is read.
+
+    published: what is chosen if they say nothing. source: the setting that says where the data are,
+    of which count_classes tells how many classes they have, or raises ValueError.
+    """
+    options = command.peek(words, [source, *(f"model.{name}" for name in CHOICES)])
+    found, data = dict(published), None
+    for path in options["config"]:
+        # If a file is not there, or no such mapping, the parser says so.
+        with suppress(OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+            settings = as_of_today(yaml.safe_load(Path(path).read_bytes()))
+            data, model = settings.get(source, data), settings["model"]
+            found |= {name: value for name, value in model.items() if name in CHOICES}
+    with suppress(ValueError):  # it will say what is wrong with it when it is opened
+        found["num_classes"] = count_classes(options[source] or data or "")
+    given = {name: options[f"model.{name}"] for name in CHOICES}
+    return resolve(**found | {name: value for name, value in given.items() if value})
+
+
+def command_line(
+    prog: str, description: str, settings: type[RunConfig], published: DetectorConfig
+) -> command.CommandLine:
+    """Options of every setting; those of the network begin as published."""
+
+    def load(text: str) -> Any:
+        return as_of_today(yaml.safe_load(text))
+
+    parser = command.run_line(prog, description, load, (yaml.YAMLError,))
+    parser.add_class_arguments(settings, skip={"model", "gains"})
+    parser.add_class_arguments(type(published), "model", skip={*published.by_name})
+    parser.add_class_arguments(family_of(published.name).gains, "gains")
+    written = {name for name in vars(published) if name not in published.by_name}
+    parser.set_defaults({f"model.{name}": getattr(published, name) for name in written})
+    return parser
+
+
+def config_from(
+    settings: type[Config], published: DetectorConfig, model: Any, gains: Any, **given: Any
+) -> Config:
+    """The settings that a command line has read."""
+    by_name = {name: getattr(published, name) for name in published.by_name}
+    return settings(model=replace(model, **by_name), gains=vars(gains), **given)
