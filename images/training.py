@@ -17,6 +17,7 @@ from images.batches import Batch, ToScore, collate, on_canvas
 from images.coco import ImageSet, read_coco, read_picture
 from images.evaluate import detect
 from images.geometry import STRIDE, Placing, load_size, resized
+from images.published import COCO_CLASSES, in_words
 from images.score import score
 from models import resolve
 from models.decode import DetectConfig
@@ -205,6 +206,8 @@ class ValScorer:
         found = {number: rows for part in shares for number, rows in part.items()}
         stats = score(self.images, found).stats
         figures = {"val_map_50_95": float(stats[0]), "val_map_50": float(stats[1])}
+        if logbook is not None and len(self.images.categories) == COCO_CLASSES:
+            print(in_words(epoch + 1, figures), flush=True)
         if not network.config.is_spiking:
             return figures
         few = ToScore(self.images, config.side, ENERGY_PICTURES, time_steps=steps)

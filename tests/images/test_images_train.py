@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +11,14 @@ import torch
 
 from images.coco import read_coco
 from images.eval import main as evaluate
-from images.train import main, trainer_of
+from images.train import chosen, main, trainer_of
 from images.training import ImageTrainConfig, PictureAugmentConfig, ToTrain
 from models import resolve
 from models.checkpoint import load_checkpoint
+from tests.conftest import GOLDEN
+from training import options
 from training.config import OptimConfig
+from training.loop import set_rates
 
 
 @pytest.fixture
@@ -152,3 +156,27 @@ def test_sets_of_other_categories_are_refused(config, tmp_path, capsys):
     (tmp_path / "other.json").write_text(json.dumps(content))
     assert main(words(config, "--val-annotations", str(tmp_path / "other.json"))) == 1
     assert "other.json: holds no boxes, expected one at least" in capsys.readouterr().err
+
+
+def test_the_authors_recipe_is_theirs(config):
+    path = Path(__file__).parents[2] / "configs/coco_authors.yaml"
+    given = words(config, "--config", str(path), "--epochs", "300", "--side", "640")
+    given = [w for w in given if w not in ("--model.name", "spikeyolo-p")]
+    published = chosen(given)
+    parser = options.command_line("x", "x", ImageTrainConfig, published)
+    settings = vars(parser.instantiate(parser.parse_args(given)))
+    settings.pop("config")
+    found = options.config_from(ImageTrainConfig, published, **settings)
+    assert (found.model.name, found.model.time_steps, found.model.max_spikes) == (
+        "spikeyolo-s",
+        1,
+        4,
+    )
+    assert found.optim.weight_decay * found.batch_size / 64 == pytest.approx(6.25e-4)
+    assert found.augment == PictureAugmentConfig()
+    log = np.load(GOLDEN / "coco/log_23M.npz")
+    rates, theirs = torch.optim.SGD([torch.zeros(1)], 0.01), log["lr_weights"]
+    rates.param_groups[0]["biases"] = False
+    for epoch in range(300):  # the log has the rate at the end of an epoch, which is one late
+        ours = set_rates(rates, found.optim, 100 * epoch + 99, 100, 300)
+        assert abs(ours - theirs[epoch]) < (7e-5 if epoch >= 10 else 2e-4), epoch
