@@ -10,6 +10,7 @@ from tqdm import tqdm
 from gen1 import command
 from gen1.spec import SPLITS
 from simulator.cast import ENTRANCES
+from simulator.frames import write_instances
 from simulator.recordings import Job, Settings, plan, run
 from simulator.spec import CLASSES
 
@@ -30,6 +31,7 @@ def simulate(
     seed: int = 0,
     workers: int = os.cpu_count() or 1,
     classes: Sequence[str] = CLASSES,
+    frames: bool = False,
 ) -> None:
     """Make the recordings that are not there yet.
 
@@ -42,13 +44,17 @@ def simulate(
         seed: Which streets; every recording has its own.
         workers: Recordings simulated at once, one process each.
         classes: Who is in the streets, in the order of the class ids.
+        frames: Also OUT/frames: what a frame camera sees at the label times, with COCO's json.
     """
     recordings = dict(zip(SPLITS, (train, val, test), strict=True))
     if min(recordings.values()) < 0 or workers < 1:
         found = f"{recordings} recordings by {workers} workers"
         raise ValueError(f"{found}, expected no negative number and at least one worker")
-    jobs = plan(out, recordings, Settings(seconds, seed, classes=tuple(classes)))
+    settings = Settings(seconds, seed, classes=tuple(classes))
+    jobs = plan(out, recordings, settings, frames)
     events = _run_with_progress(jobs, sum(recordings.values()), workers)
+    for split in [split for split, n in recordings.items() if n and frames]:
+        write_instances(Path(out), split, settings.classes, settings.label_times_us)
     kept = sum(recordings.values()) - len(jobs)
     print(f"{out}: {len(jobs)} recordings made, {kept} kept from before; {events:,} events")
 

@@ -18,6 +18,7 @@ from gen1.spec import BOX, DAT_SUFFIX, EVENT, SPLITS
 from simulator.camera import Camera, Sensor
 from simulator.canvas import ONE
 from simulator.cast import ENTRANCES, cast, ego_motion
+from simulator.frames import picture_path, write_pictures
 from simulator.portable import Draws
 from simulator.render import Renderer
 from simulator.scene import Actor, Ego
@@ -59,16 +60,23 @@ class Settings:
     def duration_us(self) -> int:
         return round(self.seconds * 1e6)
 
+    @property
+    def label_times_us(self) -> list[int]:
+        return [t_us - 1 for t_us in range(LABEL_PERIOD_US, self.duration_us + 1, LABEL_PERIOD_US)]
+
     def stored(self) -> dict[str, Any]:
         """As they lie beside the recordings; classes only where they are not the default ones."""
         plain = {**asdict(self), "classes": list(self.classes)}
         return {k: v for k, v in plain.items() if k != "classes" or self.classes != CLASSES}
 
 
-def simulate(settings: Settings, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
+def simulate(
+    settings: Settings, split: str, index: int, frames: list[np.ndarray] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """One recording: EVENT [n] in order of time, and BOX [m] labels at 4 Hz.
 
     Every (seed, split, index) is a street of its own. Labels carry the times 249999, 499999, ...
+    frames: is given what a frame camera sees then, int32 [H, W] of log-luminance.
     """
     draws = Draws(settings.seed, SPLITS.index(split), index)
     ego = ego_motion(draws)
@@ -82,6 +90,8 @@ def simulate(settings: Settings, split: str, index: int) -> tuple[np.ndarray, np
         times = np.arange(start_us + STEP_US, end_us + STEP_US, STEP_US) / 1e6
         events += [camera.expose(renderer.frame) for _ in renderer.render(times)]
         boxes.append(_labels(renderer, ego, actors, end_us))
+        if frames is not None:
+            frames.append(renderer.frame.copy())
     labels = np.concatenate(boxes)
     labels["track_id"] = np.arange(1, len(labels) + 1)
     return np.concatenate(events), labels
@@ -114,24 +124,43 @@ class Job:
     settings: Settings
     split: str
     index: int
+    frames: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"synthetic_{self.index:04d}"
 
     @property
     def dat(self) -> Path:
-        return self.out / self.split / f"synthetic_{self.index:04d}_td.dat"
+        return self.out / self.split / f"{self.name}_td.dat"
 
     @property
     def boxes(self) -> Path:
-        return self.out / self.split / f"synthetic_{self.index:04d}_bbox.npy"
+        return self.out / self.split / f"{self.name}_bbox.npy"
+
+    def is_done(self) -> bool:
+        files = [self.dat, self.boxes]
+        if self.frames:
+            times_us = self.settings.label_times_us
+            files += [picture_path(self.out, self.split, self.name, t_us) for t_us in times_us]
+        return all(path.exists() for path in files)
 
     def run(self) -> int:
-        """Write both files, each renamed into place when whole; return the number of events."""
-        events, boxes = simulate(self.settings, self.split, self.index)
+        """Write its files, each renamed into place when whole; return the number of events."""
+        frames: list[np.ndarray] = []
+        kept = frames if self.frames else None
+        events, boxes = simulate(self.settings, self.split, self.index, kept)
+        if self.frames:
+            times_us = self.settings.label_times_us
+            write_pictures(self.out, self.split, self.name, frames, times_us)
         write_dat(self.dat, events, HEIGHT, WIDTH)
         write_boxes(self.boxes, boxes)
         return len(events)
 
 
-def plan(out: Path | str, recordings: dict[str, int], settings: Settings) -> list[Job]:
+def plan(
+    out: Path | str, recordings: dict[str, int], settings: Settings, frames: bool = False
+) -> list[Job]:
     """Jobs for the recordings of each split that `out` does not hold yet.
 
     Creates `out`, the folders of its splits, its settings file and, for other than the default
@@ -156,8 +185,9 @@ def plan(out: Path | str, recordings: dict[str, int], settings: Settings) -> lis
     if settings.classes != CLASSES:
         with atomic_write(out / DATASET_FILE) as file:
             file.write(_description(settings).encode())
-    jobs = [Job(out, settings, split, k) for split, n in recordings.items() for k in range(n)]
-    return [job for job in jobs if not (job.dat.exists() and job.boxes.exists())]
+    counts = recordings.items()
+    jobs = [Job(out, settings, split, k, frames) for split, n in counts for k in range(n)]
+    return [job for job in jobs if not job.is_done()]
 
 
 def _description(settings: Settings) -> str:
