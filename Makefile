@@ -50,20 +50,19 @@ $(BASE)/%/test/metrics.json: $(BASE)/cache/manifest.json configs/synthetic.yaml
 	$(BIN)/python eval_gen1.py --checkpoint $(BASE)/$* --cache $(BASE)/cache --output $(BASE)/$*/test
 
 # --- a race of equals: the twin of ten epochs, and spikes of seven after three of the twin's -------
-# 1x8, 2x4: steps x levels; 1x8-N: the same with another --energy-weight, for the Pareto curve.
+# 2x4: two steps, both see all bins; 1x8, 1x16: one step; 1x8-3: another --energy-weight.
 PAIR      := pair
-WEIGHTS   := 0.3 3
-PAIRS     := $(foreach run,twin 1x8 2x4,$(SEEDS:%=$(PAIR)/$(run)/%)) $(WEIGHTS:%=$(PAIR)/1x8-%/0)
+PAIRS     := $(foreach run,twin 2x4,$(SEEDS:%=$(PAIR)/$(run)/%)) $(foreach run,1x8 1x8-3 1x16,$(PAIR)/$(run)/0)
 RATE      := --optim.lr 1e-2 --optim.final-lr 0.3 --eval-every 10
-FRUGAL    := --energy-weight 1 --epochs 7
-ALL_BINS  := --model.activation ilif --model.bins-per-step 2
+ALL_BINS  := --epochs 7 --model.activation ilif --model.bins-per-step 2
+2x4       := $(ALL_BINS) --model.shown 2 --model.decay 1 --model.max-spikes 4 --model.input-scale 1
 1x8       := $(ALL_BINS) --model.max-spikes 8 --model.input-scale 2
-2x4       := $(ALL_BINS) --model.max-spikes 4 --model.input-scale 1 --model.shown 2 --model.decay 1
+1x16      := $(ALL_BINS) --model.max-spikes 16 --model.input-scale 4
 
 pair: $(PAIRS:%=%/test/metrics.json)
 	$(BIN)/python eval_gen1.py --compare $(PAIRS) --output $(PAIR)
 
-.PRECIOUS: $(foreach run,twin start 1x8 2x4,$(PAIR)/$(run)/%/best.pt) $(PAIR)/1x8-%/0/best.pt
+.PRECIOUS: $(foreach run,twin start 2x4 1x8 1x16,$(PAIR)/$(run)/%/best.pt) $(PAIR)/1x8-%/0/best.pt
 $(PAIR)/%/best.pt: export OMP_NUM_THREADS = 1
 $(PAIR)/%/best.pt: train = $(BIN)/python train_gen1.py --config configs/synthetic.yaml --cache $(BASE)/cache --output $(@D) --seed $(notdir $(@D)) $(RATE)
 $(PAIR)/twin/%/best.pt: $(BASE)/cache/manifest.json
@@ -73,14 +72,17 @@ $(PAIR)/start/%/best.pt: $(BASE)/cache/manifest.json
 	$(train) --model.activation relu --epochs 3 --optim.final-lr 0.7
 
 of_twin    = --init $(PAIR)/start/$(1) --distill $(PAIR)/twin/$(1)
-$(PAIR)/1x8/%/best.pt: $(PAIR)/start/%/best.pt $(PAIR)/twin/%/best.pt
-	$(train) $(1x8) $(FRUGAL) $(call of_twin,$*)
-
 $(PAIR)/2x4/%/best.pt: $(PAIR)/start/%/best.pt $(PAIR)/twin/%/best.pt
-	$(train) $(2x4) $(FRUGAL) $(call of_twin,$*)
+	$(train) $(2x4) --energy-weight 1 $(call of_twin,$*)
+
+$(PAIR)/1x8/%/best.pt: $(PAIR)/start/%/best.pt $(PAIR)/twin/%/best.pt
+	$(train) $(1x8) --energy-weight 1 $(call of_twin,$*)
+
+$(PAIR)/1x16/%/best.pt: $(PAIR)/start/%/best.pt $(PAIR)/twin/%/best.pt
+	$(train) $(1x16) --energy-weight 0.3 $(call of_twin,$*)
 
 $(PAIR)/1x8-%/0/best.pt: $(PAIR)/start/0/best.pt $(PAIR)/twin/0/best.pt
-	$(train) $(1x8) --energy-weight $* --epochs 7 $(call of_twin,0)
+	$(train) $(1x8) --energy-weight $* $(call of_twin,0)
 
 $(PAIR)/%/test/metrics.json: $(PAIR)/%/best.pt
 	$(BIN)/python eval_gen1.py --checkpoint $(PAIR)/$* --cache $(BASE)/cache --output $(@D)
