@@ -1,5 +1,6 @@
 """Fixtures every room's tests share."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -32,6 +33,19 @@ HEIGHT, WIDTH = GEN1.sensor_hw
 torch.set_num_threads(1)  # golden losses need one order of summation, small tensors no more
 #: Figures of the authors' own code; of the same kinds, another folder may hold others.
 GOLDEN = Path(os.environ.get("GOLDEN", Path(__file__).parent / "golden")).absolute()
+
+
+def golden_json(name: str) -> Any:
+    """What a json, or the `meta` of an npz, below GOLDEN says; {} where there is no such file."""
+    path = GOLDEN / name
+    if not path.is_file():
+        return {}
+    if path.suffix == ".json":
+        return json.loads(path.read_text())
+    with np.load(path, allow_pickle=False) as figures:
+        return json.loads(str(figures["meta"]))
+
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 

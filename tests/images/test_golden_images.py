@@ -1,6 +1,5 @@
 """Letterbox, resize, mosaic, warp, colour, mixture and boxes beside the authors' own."""
 
-import json
 from functools import cache
 
 import cv2
@@ -20,7 +19,7 @@ from images.augment import (
 )
 from images.batches import placed
 from images.geometry import Placing, batch_shapes, clipped, load_size, resized
-from tests.conftest import GOLDEN
+from tests.conftest import GOLDEN, golden_json
 from tests.images.rule import corners, labels, picture
 
 
@@ -30,8 +29,7 @@ def figures(name):
 
 
 def cases(name):
-    path = GOLDEN / "coco" / f"{name}.npz"
-    return json.loads(str(np.load(path)["meta"])) if path.is_file() else {}
+    return golden_json(f"coco/{name}.npz")
 
 
 def sample(tag, height, width, count):
@@ -145,7 +143,7 @@ def fractions_of(boxes, height, width):
     return np.stack(sides, 1)
 
 
-MIXED = cases("mixup_flip")
+MIXED, VAL = cases("mixup_flip"), cases("val_chain")
 
 
 @pytest.mark.parametrize("case", [case for case in MIXED if case.startswith("mixup")])
@@ -159,7 +157,7 @@ def test_golden_mixtures(case):
     assert found.classes.tolist() == theirs[f"{case}|cls"].tolist()
 
 
-@pytest.mark.skipif("flip_horizontal|image" not in figures("mixup_flip"), reason="no figures of it")
+@pytest.mark.skipif(not MIXED, reason="no such figures")
 def test_golden_a_mirror():
     found, theirs = flipped(sample("flip", 40, 56, 5)), figures("mixup_flip")
     np.testing.assert_array_equal(found.picture, theirs["flip_horizontal|image"])
@@ -167,8 +165,9 @@ def test_golden_a_mirror():
     np.testing.assert_allclose(fractions_of(found.boxes, 40, 56), expected, atol=1e-6)
 
 
+@pytest.mark.skipif("rect640" not in VAL, reason="no such figures")
 def test_golden_pictures_of_like_shape_share_a_canvas():
-    meta = cases("val_chain")["rect640"]
+    meta = VAL["rect640"]
     order, shapes = batch_shapes(np.array(meta["hw"]), meta["batch"], 640)
     assert shapes.tolist() == meta["batch_shapes"]
     ratios = np.array([h / w for h, w in meta["hw"]])
@@ -223,9 +222,7 @@ def test_golden_training_samples(chain):
         assert (away <= 3).mean() >= 0.99
 
 
-VAL = cases("val_chain")
-
-
+@pytest.mark.skipif(not VAL, reason="no such figures")
 def test_golden_batches_to_score():
     theirs = figures("val_chain")
     sizes = np.array(VAL["shapes"])

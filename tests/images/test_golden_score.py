@@ -1,6 +1,5 @@
 """COCO's figures of seeded sets, as pycocotools gave them to the authors' side."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +7,10 @@ import pytest
 
 from images.coco import ImageSet, Picture
 from images.score import score
-from tests.conftest import GOLDEN
+from tests.conftest import GOLDEN, golden_json
 
 PATH = GOLDEN / "coco" / "map.npz"
-SETS = json.loads(str(np.load(PATH)["meta"]))
+SETS = golden_json("coco/map.npz")
 
 
 def image_set(rows, count, classes):

@@ -120,6 +120,8 @@ def test_golden_its_name_keeps_it_from_being_compared_with_ours(rvt, imported):
 @pytest.fixture
 def copied(tmp_path):
     """One of the sets, to be damaged."""
+    if not SETS:
+        pytest.skip("no such figures")
     return shutil.copytree(SETS[0] / "out", tmp_path / "copied")
 
 
