@@ -19,6 +19,7 @@ from models import build_model
 from models.authors import FROZEN, tensor_names
 from preprocessing.__main__ import main as preprocess
 from tests.conftest import flickering_boxes
+from tests.places import furnish_data, furnish_pictures
 from training.loop import Trainer
 
 HEIGHT, WIDTH = GEN1.sensor_hw
@@ -35,6 +36,10 @@ SHORTER = {
     "eval_gen1.py": "--energy-samples 1 --pictures 1 --device cpu --detect.score-threshold 0.3",
     "preprocessing": "--workers 1",
     "simulator": "--workers 1 --train 1 --seconds 1",
+    "images.eval": "--side 64 --pictures 1 --energy-samples 1 --detect.score-threshold 0.3",
+    "images.train": "--model.name spikeyolo-p --epochs 1 --batch-size 2 --workers 0 --side 64 "
+    "--amp off --threads 1 --device cpu --detect.score-threshold 0.3",
+    "images.detect": "--side 64",
 }
 RECORDINGS = ("GEN1", "/data/gen1")
 
@@ -82,6 +87,8 @@ def place(tmp_path_factory):
     model = build_model("spikeyolo-p", variant="gen1", in_channels=3)
     theirs = {name: model.state_dict()[ours] for ours, name in tensor_names(model).items()}
     torch.save(theirs | FROZEN, place / "best.pt")
+    furnish_data(place)
+    furnish_pictures(place)
     return place
 
 

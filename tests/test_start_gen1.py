@@ -29,7 +29,7 @@ def test_a_run_begins_with_its_twin_and_says_so(small_cache, twin, tmp_path, cap
     rates = ["--optim.lr", "1e-12", "--optim.warmup_bias_lr", "0", "--optim.weight_decay", "0"]
     command = options(small_cache, tmp_path, "--init", str(twin), *rates)
     assert main(command) == 0
-    said = f"begun from {twin / 'best.pt'}: 753 tensors taken over; reshaped: down1.conv.weight"
+    said = f"begun from {twin / 'best.pt'}: 747 tensors taken over; reshaped: down1.conv.weight"
     assert said in capsys.readouterr().out
     (start,) = json.loads((tmp_path / "run.json").read_text())["starts"]
     assert start["init"]["reshaped"] == ["down1.conv.weight"]
