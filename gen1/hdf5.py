@@ -121,12 +121,17 @@ def _text(value: Any) -> str:
 
 
 def _columns(path: Path, offset_us: int) -> Iterator[Piece]:
-    """Pieces of `events`, one data set a column or one of all; times plus offset_us."""
-    with reading(path), h5py.File(path, "r", locking=False) as file:
+    """Pieces of `events`, one data set a column or one of all; times plus offset_us.
+
+    Whole chunks at a time, so that none is unpacked twice and HDF5 need not keep any.
+    """
+    with reading(path), h5py.File(path, "r", locking=False, rdcc_nbytes=0) as file:
         events = file["events"]
-        total = len(events) if isinstance(events, h5py.Dataset) else len(events["t"])
-        for first in range(0, total, EVENTS_AT_ONCE):
-            window = slice(first, first + EVENTS_AT_ONCE)
+        times = events if isinstance(events, h5py.Dataset) else events["t"]
+        chunk = (times.chunks or (1,))[0]
+        total, step = len(times), chunk * max(1, EVENTS_AT_ONCE // chunk)
+        for first in range(0, total, step):
+            window = slice(first, first + step)
             stored = events[window] if isinstance(events, h5py.Dataset) else None
             piece = columns(
                 path, *(events[n][window] if stored is None else stored[n] for n in NAMES)
