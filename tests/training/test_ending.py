@@ -47,7 +47,7 @@ def training(small_cache, tmp_path):
 def evaluation(small_cache, tmp_path):
     """Arguments of eval_gen1.py."""
     network = build_model("spikeyolo-p", variant="gen1", time_steps=2)
-    with h5py.File(small_cache / "train" / "r0.h5") as file:
+    with h5py.File(small_cache / "train" / "r0.h5", locking=False) as file:
         histogram = json.loads(file.attrs["settings"])
     meta = {"name": "spikeyolo-p", "histogram": histogram, "input": "histogram"}
     save_checkpoint(tmp_path / "x.pt", network.config, network.state_dict(), meta)
