@@ -118,4 +118,4 @@ bench-gpu: $(READY)
 	failed=0; for script in ilif train_step inference deploy; do $(BIN)/python benchmarks/$$script.py --device cuda || failed=1; done; exit $$failed
 
 clean:
-	rm -rf $(DEMO) $(BASE) $(VENV)
+	rm -rf $(DEMO) $(BASE) $(PAIR) $(VENV)

@@ -8,12 +8,13 @@ event; DatReader undoes the overflow of the .dat's 32 bits and puts late events 
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gen1 import command
-from gen1.dat import MAX_SIDE, pack_inside, write_packed
+from gen1.compiled import compiled
+from gen1.dat import ADDRESS_BITS, MAX_SIDE, write_packed
 from gen1.hdf5 import open_hdf5
 from gen1.raw import open_raw
 from gen1.spec import counted
@@ -28,6 +29,42 @@ OPENERS: dict[str, Callable[[Path], Stream]] = {
     **dict.fromkeys((".csv", ".txt"), open_csv),
     ".aedat4": open_aedat4,
 }
+Y_BIT, P_BIT = ADDRESS_BITS[2]
+
+
+@compiled()
+def pack_inside(
+    t: Any,
+    x: Any,
+    y: Any,
+    p: Any,
+    origin_us: int,
+    height: int,
+    width: int,
+    latest_us: int,
+    out: Any,
+) -> tuple[Any, ...]:
+    """Write the events inside the frame as version 2 records to out, uint64 [n].
+
+    Times less origin_us, 0 at least, the lower 32 bits of them; p > 0 is ON. With latest_us >= 0
+    no time is less than it or one before. Returns how many were written, the largest row and
+    column of all, how many times were raised, and the latest.
+    """
+    y_bit, p_bit = np.uint64(Y_BIT), np.uint64(P_BIT)
+    n, top, right, raised = np.int64(0), np.uint16(0), np.uint16(0), np.int64(0)
+    latest, rises = np.int64(latest_us), latest_us >= 0
+    for i in range(len(t)):
+        t_us = t[i]
+        if rises:
+            raised += np.int64(t_us < latest)
+            latest = max(latest, t_us)
+            t_us = latest
+        address = np.uint64(x[i]) | np.uint64(y[i]) << y_bit | np.uint64(p[i] > 0) << p_bit
+        time = np.uint64(max(t_us - origin_us, 0)) & np.uint64(0xFFFFFFFF)
+        out[n] = time | address << np.uint64(32)
+        n += np.int64((x[i] < width) & (y[i] < height))
+        top, right = max(top, y[i]), max(right, x[i])
+    return n, top, right, raised, latest
 
 
 class Converted(NamedTuple):

@@ -22,7 +22,6 @@ from gen1.spec import EVENT
 
 #: Record version -> (first bit of y, bit of the polarity) in an address; x starts at bit 0.
 ADDRESS_BITS = {1: (9, 17), 2: (14, 28)}
-ADDRESS_BITS_2 = ADDRESS_BITS[2]
 #: Blocks that the scan reads at a time: 2 MiB.
 BLOCKS_AT_ONCE = 4
 
@@ -348,41 +347,6 @@ def _refuse_implausible(path: Path, records: np.ndarray, version: int) -> None:
         lack = next(name for name, holds in is_so.items() if not holds)
         found = f"has neither a .dat header nor {lack}"
         raise ValueError(f"{path}: {found}, expected a Prophesee .dat recording")
-
-
-@compiled()
-def pack_inside(
-    t: Any,
-    x: Any,
-    y: Any,
-    p: Any,
-    origin_us: int,
-    height: int,
-    width: int,
-    latest_us: int,
-    out: Any,
-) -> tuple[Any, ...]:
-    """Write the events inside the frame as version 2 records to out, uint64 [n].
-
-    Times less origin_us, 0 at least, the lower 32 bits of them; p > 0 is ON. With latest_us >= 0
-    no time is less than it or one before. Returns how many were written, the largest row and
-    column of all, how many times were raised, and the latest.
-    """
-    y_bit, p_bit = np.uint64(ADDRESS_BITS_2[0]), np.uint64(ADDRESS_BITS_2[1])
-    n, top, right, raised = np.int64(0), np.uint16(0), np.uint16(0), np.int64(0)
-    latest, rises = np.int64(latest_us), latest_us >= 0
-    for i in range(len(t)):
-        t_us = t[i]
-        if rises:
-            raised += np.int64(t_us < latest)
-            latest = max(latest, t_us)
-            t_us = latest
-        address = np.uint64(x[i]) | np.uint64(y[i]) << y_bit | np.uint64(p[i] > 0) << p_bit
-        time = np.uint64(max(t_us - origin_us, 0)) & np.uint64(0xFFFFFFFF)
-        out[n] = time | address << np.uint64(32)
-        n += np.int64((x[i] < width) & (y[i] < height))
-        top, right = max(top, y[i]), max(right, x[i])
-    return n, top, right, raised, latest
 
 
 @compiled()

@@ -27,7 +27,7 @@ from preprocessing.cache import (
     OutputError,
     Report,
     create_cache,
-    describe_difference,
+    difference_of,
     open_cache,
     read_header,
     read_manifest,
@@ -267,14 +267,6 @@ def refuse_other_settings(
         header = _header(path)
         if header and (difference := difference_of(header, settings, dataset)):
             raise ValueError(f"{path}: made with {difference}; {hint}")
-
-
-def difference_of(
-    found: Header | Manifest, settings: HistogramSettings, dataset: DatasetSpec
-) -> str:
-    """In what a cache, or a file of it, is not of these settings and this data set; or ""."""
-    parts = describe_difference(found.settings, settings), found.dataset.unlike(dataset)
-    return "; ".join(part for part in parts if part)
 
 
 def _header(path: Path) -> Header | None:

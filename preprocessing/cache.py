@@ -245,6 +245,14 @@ class Manifest:
     dataset: DatasetSpec = GEN1
 
 
+def difference_of(
+    found: Header | Manifest, settings: HistogramSettings, dataset: DatasetSpec
+) -> str:
+    """In what a cache, or a file of it, is not of these settings and this data set; or ""."""
+    parts = describe_difference(found.settings, settings), found.dataset.unlike(dataset)
+    return "; ".join(part for part in parts if part)
+
+
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write directory/manifest.json atomically."""
     text = json.dumps({"schema": SCHEMA, **asdict(manifest)}, indent=1)

@@ -20,6 +20,7 @@ from preprocessing.augment import AugmentConfig, augment
 from preprocessing.cache import (
     Manifest,
     describe_difference,
+    difference_of,
     open_cache,
     read_header,
     read_manifest,
@@ -157,9 +158,7 @@ class HistogramDataset(Dataset[Sample]):
             raise ValueError(f"{cache_dir}: cache made with {difference}")
         self.settings, self.recordings = manifest.settings, _names(cache_dir, manifest, split)
         self.spec = manifest.dataset
-        if classes is not None and self.spec.classes != tuple(classes):
-            found = f"cache of classes {', '.join(self.spec.classes)}"
-            raise ValueError(f"{cache_dir}: {found}, expected {', '.join(classes)}")
+        _refuse_other_classes(cache_dir, self.spec.classes, classes)
         class_names = self.spec.classes[:num_classes]
         self.failed = _failed_recordings(cache_dir, manifest, split)
         _check_geometry(cache_dir, self.settings, geometry)
@@ -173,7 +172,7 @@ class HistogramDataset(Dataset[Sample]):
         for i, (name, path) in enumerate(zip(self.recordings, self._paths, strict=True)):
             with open_cache(path) as file:
                 header = read_header(file)
-                if difference := describe_difference(header.settings, self.settings):
+                if difference := difference_of(header, self.settings, self.spec):
                     raise ValueError(f"{path}: {difference}, as the other files of the cache")
                 labels, times_us = file["labels"][:], file["times_us"][:]
             made_of = Path(header.sources[-1].directory, header.sources[-1].name)
@@ -294,6 +293,14 @@ def _failed_recordings(cache_dir: Path, manifest: Manifest, split: str) -> dict[
         found = f"{len(failed)} of {total} recordings of {split} could not be preprocessed"
         warnings.warn(f"{cache_dir}: {found}: {', '.join(failed)}", stacklevel=3)
     return failed
+
+
+def _refuse_other_classes(
+    cache_dir: Path, found: Sequence[str], expected: Sequence[str] | None
+) -> None:
+    if expected is not None and tuple(found) != tuple(expected):
+        classes = f"cache of classes {', '.join(found)}"
+        raise ValueError(f"{cache_dir}: {classes}, expected {', '.join(expected)}")
 
 
 def _check_geometry(

@@ -13,7 +13,7 @@ from preprocessing.cache import (
     Manifest,
     Report,
     Source,
-    describe_difference,
+    difference_of,
     open_cache,
     read_header,
     read_manifest,
@@ -60,7 +60,7 @@ def check_file(path: Path, manifest: Manifest, report: dict[str, Any], deep: boo
     try:
         with open_cache(path) as file:
             header = read_header(file)
-            if difference := describe_difference(header.settings, manifest.settings):
+            if difference := difference_of(header, manifest.settings, manifest.dataset):
                 return Check(path, "stale", f"made with {difference}")
             if asdict(header.report) != report:
                 return Check(path, "stale", "its report is not the manifest's")

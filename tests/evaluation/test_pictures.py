@@ -8,6 +8,7 @@ from evaluation.pictures import (
     CLASS_COLOURS,
     LABEL_COLOUR,
     FramePainter,
+    class_colour,
     event_colours,
     event_picture,
     near,
@@ -160,6 +161,11 @@ def test_unknown_firing_rates_and_single_windows_are_drawn():
             "x" * 200, GEN1.classes, (24, 32), TIMES_S[:1], TIMES_S[:1], rates, 240
         )
         assert paint(painter, t_us=50_000).shape[2] == 3
+
+
+def test_every_class_has_a_colour_of_its_own():
+    colours = [ImageColor.getrgb(class_colour(k)) for k in range(60)]
+    assert len({*colours}) == 60
 
 
 def test_the_palette_holds_what_is_drawn(painter):
