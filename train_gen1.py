@@ -8,25 +8,21 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from gen1 import command
 from gen1.atomic import make_writable
-from gen1.ending import end_workers
 from models import build_network, names
-from models.checkpoint import checkpoint_file, load_checkpoint
-from models.detector import DetectorConfig, DetectorNetwork
-from models.device import pick_device
-from models.start import start_from
+from models.detector import DetectorConfig
 from preprocessing.cache import read_manifest
 from training import options
 from training.config import TrainConfig
 from training.detection import about_data, detection_task
 from training.loop import Trainer
-from training.ranks import ALONE, Ranks, find_ranks
-from training.saving import Interrupted, has_begun, seed_everything
+from training.ranks import ALONE, Ranks
+from training.running import begin, from_words
+from training.saving import seed_everything
 
 DESCRIPTION = """Train a detector on a cache of event histograms.
 Interrupt it as you like: the same command continues.
@@ -51,44 +47,17 @@ def trainer_of(config: TrainConfig, ranks: Ranks = ALONE) -> Trainer:
     manifest = read_manifest(config.cache)
     config = replace(config, protocol=config.protocol or manifest.dataset.protocol)
     model = build_network(config.model)
-    started = begin(model, config, ranks) if config.init else {}
+    started = begin(model, config, ranks)
     task = detection_task(config, model, manifest, ranks)
     trainer = Trainer(config, model, task, about_data(config, manifest), ranks)
     trainer.begun_from = started
     return trainer
 
 
-def begin(model: DetectorNetwork, config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
-    """Give a run that has not begun the weights of `config.init`; what run.json says of it."""
-    assert config.init is not None
-    if has_begun(config.output):
-        return {}
-    path = checkpoint_file(config.init)
-    start = start_from(model, load_checkpoint(path), str(path))
-    if ranks.is_main:
-        print(f"begun from {path}: {start.in_words()}", flush=True)
-    return {"init": {"file": str(path), **start._asdict(), "taken": len(start.taken)}}
-
-
 def run(config: TrainConfig, ranks: Ranks = ALONE) -> Path:
     """Train, or continue, to the end; returns the best checkpoint's path."""
     trainer_of(config, ranks).run()
     return config.output / "best.pt"
-
-
-def train(config: TrainConfig, ranks: Ranks) -> None:
-    """Meet the other processes, train, part from them."""
-    try:
-        ranks.join(cuda=pick_device(config.device).type == "cuda")
-        best = run(config, ranks)
-    except Interrupted:  # all ranks agreed on it
-        ranks.leave()
-        raise
-    finally:
-        end_workers()
-    ranks.leave()
-    if ranks.is_main:
-        print(f"best: {best}")
 
 
 # ------------------------------------------------------------------------------ the command line
@@ -117,19 +86,8 @@ def config_of(words: Sequence[str]) -> TrainConfig:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 after an error, 130 when interrupted."""
-    ranks = find_ranks()
     words = sys.argv[1:] if argv is None else argv
-    try:
-        published = chosen(words)
-    except ValueError as error:
-        return ranks.fail(error)
-    return command.run(
-        command_line(published),
-        lambda **given: train(options.config_from(TrainConfig, published, **given), ranks),
-        words,
-        interrupted="the same command continues from here" if ranks.is_main else "",
-        failed=ranks.fail,
-    )
+    return from_words(words, chosen, command_line, TrainConfig, run)
 
 
 enter = command.door(main)

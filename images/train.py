@@ -7,23 +7,19 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from gen1 import command
 from gen1.atomic import make_writable
-from gen1.ending import end_workers
 from images.training import ImageTrainConfig, about_data, image_task
 from models import build_network
-from models.checkpoint import checkpoint_file, load_checkpoint
 from models.detector import DetectorConfig
-from models.device import pick_device
-from models.start import start_from
 from training import options
 from training.loop import Trainer
-from training.ranks import ALONE, Ranks, find_ranks
-from training.saving import Interrupted, has_begun, seed_everything
+from training.ranks import ALONE, Ranks
+from training.running import begin, from_words
+from training.saving import seed_everything
 
 DESCRIPTION = """Train a detector on pictures with labels in COCO's format.
 Interrupt it as you like: the same command continues.
@@ -43,13 +39,7 @@ def trainer_of(config: ImageTrainConfig, ranks: Ranks = ALONE) -> Trainer:
     make_writable(config.output)
     seed_everything(config.seed)
     model = build_network(config.model)
-    started: dict[str, Any] = {}
-    if config.init and not has_begun(config.output):
-        path = checkpoint_file(config.init)
-        start = start_from(model, load_checkpoint(path), str(path))
-        if ranks.is_main:
-            print(f"begun from {path}: {start.in_words()}", flush=True)
-        started = {"init": {"file": str(path), **start._asdict(), "taken": len(start.taken)}}
+    started = begin(model, config, ranks)
     task = image_task(config, model, ranks)
     categories = categories_of(str(config.annotations))
     trainer = Trainer(config, model, task, about_data(config, categories), ranks)
@@ -57,19 +47,10 @@ def trainer_of(config: ImageTrainConfig, ranks: Ranks = ALONE) -> Trainer:
     return trainer
 
 
-def train(config: ImageTrainConfig, ranks: Ranks) -> None:
-    """Meet the other processes, train, part from them."""
-    try:
-        ranks.join(cuda=pick_device(config.device).type == "cuda")
-        trainer_of(config, ranks).run()
-    except Interrupted:  # all ranks agreed on it
-        ranks.leave()
-        raise
-    finally:
-        end_workers()
-    ranks.leave()
-    if ranks.is_main:
-        print(f"best: {config.output / 'best.pt'}")
+def run(config: ImageTrainConfig, ranks: Ranks = ALONE) -> Path:
+    """Train, or continue, to the end; returns the best checkpoint's path."""
+    trainer_of(config, ranks).run()
+    return config.output / "best.pt"
 
 
 def categories_of(annotations: str) -> list[str]:
@@ -90,21 +71,14 @@ def chosen(words: Sequence[str]) -> DetectorConfig:
     return options.chosen(words, COCO, "annotations", count_classes)
 
 
+def command_line(published: DetectorConfig) -> command.CommandLine:
+    return options.command_line("python -m images.train", DESCRIPTION, ImageTrainConfig, published)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 after an error, 130 when interrupted."""
-    ranks = find_ranks()
     words = sys.argv[1:] if argv is None else argv
-    try:
-        published = chosen(words)
-    except ValueError as error:
-        return ranks.fail(error)
-    return command.run(
-        options.command_line("python -m images.train", DESCRIPTION, ImageTrainConfig, published),
-        lambda **given: train(options.config_from(ImageTrainConfig, published, **given), ranks),
-        words,
-        interrupted="the same command continues from here" if ranks.is_main else "",
-        failed=ranks.fail,
-    )
+    return from_words(words, chosen, command_line, ImageTrainConfig, run)
 
 
 enter = command.door(main)
