@@ -9,23 +9,22 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-from xml.etree import ElementTree
 
-import yaml
 from PIL import Image
 
 from gen1 import command
 from gen1.atomic import make_way
+from gen1.labels.annotations import XYWH, voc_boxes, yolo_boxes, yolo_names
 from images.evaluate import write_json
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 class Labelled(NamedTuple):
-    """One object: its class by name or number; corner and sides in px, top left first."""
+    """One object: its class; corner and sides in px, top left first."""
 
-    label: str | int
-    xywh: tuple[float, float, float, float]
+    label: str
+    xywh: XYWH
 
 
 def convert(
@@ -49,21 +48,21 @@ def convert(
     labels, images, output = Path(labels), Path(images), Path(output)
     pictures = listed(images, Path(names) if names else None)
     read = {"voc": voc, "yolo": yolo}[kind]
-    known = yolo_names(labels) if kind == "yolo" else []
     found = {path: [*read(labels, path)] for path in pictures}
-    every = {box.label for boxes in found.values() for box in boxes}
-    categories = known or sorted(map(str, every))
+    known = [*yolo_names(labels).values()] if kind == "yolo" else []
+    categories = known or sorted({box.label for boxes in found.values() for box in boxes})
     rows: list[dict[str, Any]] = []
     left_out = Counter[str]()
     for number, (path, boxes) in enumerate(found.items(), 1):
         for label, (x, y, w, h) in boxes:
-            k = label if isinstance(label, int) else categories.index(label)
-            if not 0 <= k < len(categories):
-                raise ValueError(f"{labels}: {path.stem}: class {k}, expected one of {categories}")
             if w <= 0 or h <= 0:
                 left_out[path.name] += 1
                 continue
-            row = {"id": len(rows) + 1, "image_id": number, "category_id": k + 1}
+            row = {
+                "id": len(rows) + 1,
+                "image_id": number,
+                "category_id": categories.index(label) + 1,
+            }
             rows.append({**row, "bbox": [x, y, w, h], "area": w * h, "iscrowd": 0})
     make_way(output)
     content = {
@@ -110,49 +109,20 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def voc(labels: Path, picture: Path) -> Iterator[Labelled]:
-    """Objects of PASCAL VOC's .xml; xmax and ymax are the first px beyond a box."""
+    """Objects of a picture's .xml; none without one."""
     path = labels / f"{picture.stem}.xml"
-    if not path.is_file():
-        return
-    try:
-        for item in ElementTree.parse(path).getroot().iter("object"):
-            keys = ("xmin", "ymin", "xmax", "ymax")
-            x, y, right, bottom = (float(item.findtext(f"bndbox/{key}") or "nan") for key in keys)
-            yield Labelled(item.findtext("name") or "", (x, y, right - x, bottom - y))
-    except (ElementTree.ParseError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: cannot be understood ({reason}), expected VOC labels") from None
+    if path.is_file():
+        yield from (Labelled(*found) for found in voc_boxes(path))
 
 
 def yolo(labels: Path, picture: Path) -> Iterator[Labelled]:
-    """Objects of YOLO's .txt: class, centre and sides as shares of the picture."""
-    path = labels / f"{picture.stem}.txt"
-    if not path.is_file():
-        return
-    height, width = size_of(picture)
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
-        try:
-            label, x, y, w, h = line.split() or ("", *"0000")
-        except ValueError:
-            expected = "expected class cx cy w h"
-            raise ValueError(f"{path}: line {number}: {line[:60]!r}, {expected}") from None
-        if label:
-            left, top = (float(x) - float(w) / 2) * width, (float(y) - float(h) / 2) * height
-            yield Labelled(int(label), (left, top, float(w) * width, float(h) * height))
-
-
-def yolo_names(labels: Path) -> list[str]:
-    """Classes of the data.yaml in or above a folder; ValueError where there is none."""
-    for path in (labels / "data.yaml", labels.parent / "data.yaml"):
-        if path.is_file():
-            try:
-                names = yaml.safe_load(path.read_bytes())["names"]
-                return [*map(str, names.values() if isinstance(names, dict) else names)]
-            except (yaml.YAMLError, LookupError, TypeError) as error:
-                reason = " ".join(str(error).split())
-                expected = "expected names of classes"
-                raise ValueError(f"{path}: cannot be understood ({reason}), {expected}") from None
-    raise ValueError(f"{labels}: has no data.yaml in or above it, expected one with names")
+    """Objects of a picture's .txt; none without one. ValueError where no data.yaml names them."""
+    names, path = yolo_names(labels), labels / f"{picture.stem}.txt"
+    if not names:
+        raise ValueError(f"{labels}: has no data.yaml in or above it, expected one with names")
+    if path.is_file():
+        for label, xywh in yolo_boxes(path, names, *size_of(picture)):
+            yield Labelled(names[label], xywh)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import yaml
@@ -18,6 +19,8 @@ from gen1.spec import BOX, EVENT
 from models.checkpoint import load_checkpoint
 from preprocessing.__main__ import main as preprocess
 from preprocessing.cache import read_manifest
+from preprocessing.dataset import HistogramDataset
+from preprocessing.geometry import Geometry
 
 HEIGHT, WIDTH, ROOT = 96, 160, Path(__file__).parents[1]
 CLASSES = ["person", "car", "bus", "tram", "dog"]
@@ -123,6 +126,20 @@ def test_classes_can_be_read_off_the_labels(mine, capsys):
         path.unlink()
     assert preprocess([*words, "--every-ms", "100"]) == 1
     assert "no labels beside it or the others, expected a data set" in capsys.readouterr().err
+
+
+def test_a_cache_file_of_other_classes_is_found(mine, capsys):
+    cache, spec = mine / "cache", mine / "mine.yaml"
+    words = ["--input", str(mine / "data"), "--output", str(cache), "--dataset", str(spec)]
+    assert preprocess(words) == 0
+    with h5py.File(cache / "train/r1.h5", "r+", locking=False) as file:
+        del file.attrs["dataset"]  # as a file of Gen1
+    assert preprocess(["verify", str(cache)]) == 1
+    assert "train/r1.h5: stale: " in capsys.readouterr().out
+    with pytest.raises(
+        ValueError, match=r"r1\.h5: .*classes car, pedestrian, expected person, car"
+    ):
+        HistogramDataset(cache, "train", Geometry(HEIGHT, WIDTH))
 
 
 def test_other_classes_than_the_checkpoints_are_refused(mine, capsys):

@@ -25,6 +25,9 @@ from gen1.spec import BOX, BOX_SUFFIX, DatasetSpec, counted, visible
 TIMED_NAME = re.compile(r"(.+)[_-](\d+)")
 
 
+XYWH = tuple[float, float, float, float]
+
+
 class Drawn(NamedTuple):
     """One box: its picture's file, class by name or by number, corner and sides in px.
 
@@ -33,7 +36,7 @@ class Drawn(NamedTuple):
 
     picture: str
     label: str | int
-    xywh: tuple[float, float, float, float]
+    xywh: XYWH
     t_us: int | None = None
 
 
@@ -189,22 +192,31 @@ def yolo(folder: Path, spec: DatasetSpec) -> Iterator[Drawn]:
     """Boxes of YOLO's .txt files, relative to the sensor; classes by the names of data.yaml."""
     names = yolo_names(folder)
     for path in visible(folder, "*.txt"):
-        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
-            words = line.split()
-            if not words:
-                continue
-            where = f"{path}: line {number}: {line[:60]!r}"
-            if len(words) == 6:
-                raise ValueError(f"{where} has a confidence, expected labels, not detections")
-            try:
-                label, (x, y, w, h) = int(words[0]), map(float, words[1:])
-            except ValueError:
-                raise ValueError(f"{where}, expected class cx cy w h") from None
-            if names and label not in names:
-                raise ValueError(f"{where}, expected a class of data.yaml: {names}")
-            left, top = (x - w / 2) * spec.width, (y - h / 2) * spec.height
-            sides = w * spec.width, h * spec.height
-            yield Drawn(path.name, names.get(label, label), (left, top, *sides))
+        for label, xywh in yolo_boxes(path, names, spec.height, spec.width):
+            yield Drawn(path.name, names.get(label, label), xywh)
+
+
+def yolo_boxes(
+    path: Path, names: Mapping[int, str], height: int, width: int
+) -> Iterator[tuple[int, XYWH]]:
+    """Numbers of classes and boxes in px of a picture, from YOLO's shares of its sides.
+
+    Raises ValueError for detections and for a class that is none of `names`, if there are any.
+    """
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+        words = line.split()
+        if not words:
+            continue
+        where = f"{path}: line {number}: {line[:60]!r}"
+        if len(words) == 6:
+            raise ValueError(f"{where} has a confidence, expected labels, not detections")
+        try:
+            label, (x, y, w, h) = int(words[0]), map(float, words[1:])
+        except ValueError:
+            raise ValueError(f"{where}, expected class cx cy w h") from None
+        if names and label not in names:
+            raise ValueError(f"{where}, expected a class of data.yaml: {names}")
+        yield label, ((x - w / 2) * width, (y - h / 2) * height, w * width, h * height)
 
 
 def yolo_names(folder: Path) -> dict[int, str]:
@@ -226,18 +238,19 @@ def yolo_names(folder: Path) -> dict[int, str]:
 
 
 def voc(folder: Path, _spec: DatasetSpec) -> Iterator[Drawn]:
-    """Boxes of PASCAL VOC's .xml files; xmax and ymax are the first px beyond a box."""
+    """Boxes of PASCAL VOC's .xml files."""
     for path in visible(folder, "*.xml"):
-        try:
-            for item in ElementTree.parse(path).getroot().iter("object"):
-                corners = [
-                    float(item.findtext(f"bndbox/{key}") or "nan")
-                    for key in ("xmin", "ymin", "xmax", "ymax")
-                ]
-                x, y, right, bottom = corners
-                yield Drawn(path.name, item.findtext("name") or "", (x, y, right - x, bottom - y))
-        except (ElementTree.ParseError, OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(
-                f"{path}: cannot be understood ({reason}), expected VOC labels"
-            ) from None
+        for label, xywh in voc_boxes(path):
+            yield Drawn(path.name, label, xywh)
+
+
+def voc_boxes(path: Path) -> Iterator[tuple[str, XYWH]]:
+    """Names of classes and boxes in px; xmax and ymax are the first px beyond a box."""
+    keys = ("xmin", "ymin", "xmax", "ymax")
+    try:
+        for item in ElementTree.parse(path).getroot().iter("object"):
+            x, y, right, bottom = (float(item.findtext(f"bndbox/{key}") or "nan") for key in keys)
+            yield item.findtext("name") or "", (x, y, right - x, bottom - y)
+    except (ElementTree.ParseError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: cannot be understood ({reason}), expected VOC labels") from None

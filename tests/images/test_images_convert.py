@@ -75,7 +75,12 @@ def test_boxes_without_area_are_counted(labelled, pictures, capsys):
     [
         ("voc", "p0.xml", "<annotation>", "p0.xml: cannot be understood"),
         ("yolo", "p0.txt", "1 0.5 0.5", "p0.txt: line 1: '1 0.5 0.5', expected class cx cy w h"),
-        ("yolo", "p0.txt", "7 0.5 0.5 0.1 0.1", "p0: class 7, expected one of ['green', 'red']"),
+        (
+            "yolo",
+            "p0.txt",
+            "7 0.5 0.5 0.1 0.1",
+            "expected a class of data.yaml: {0: 'green', 1: 'red'}",
+        ),
         ("yolo", "../data.yaml", "a: 1", "data.yaml: cannot be understood"),
     ],
 )
