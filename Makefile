@@ -50,39 +50,46 @@ $(BASE)/%/test/metrics.json: $(BASE)/cache/manifest.json configs/synthetic.yaml
 	$(BIN)/python eval_gen1.py --checkpoint $(BASE)/$* --cache $(BASE)/cache --output $(BASE)/$*/test
 
 # --- a race of equals: the twin of ten epochs, and spikes of seven after three of the twin's -------
-# 2x4: two steps, both see all bins; 1x8, 1x16: one. 1x8-N (not asked for): --energy-weight N.
+# AxB: A steps of D = B, which see all bins. 1x8-N: --energy-weight N. relu-N, ilif-N: N epochs from
+# scratch. Others that are not asked for: make MODEL=ems-res10 PAIR=pair-ems pair-ems/1x8/0/test/metrics.json
 PAIR      := pair
-PAIRS     := $(foreach run,twin 2x4,$(SEEDS:%=$(PAIR)/$(run)/%)) $(foreach run,1x8 1x16,$(PAIR)/$(run)/0)
-RATE      := --optim.lr 1e-2 --optim.final-lr 0.3 --eval-every 10
-ALL_BINS  := --epochs 7 --model.activation ilif --model.bins-per-step 2
-2x4       := $(ALL_BINS) --model.shown 2 --model.decay 1 --model.max-spikes 4 --model.input-scale 1
-1x8       := $(ALL_BINS) --model.max-spikes 8 --model.input-scale 2
-1x16      := $(ALL_BINS) --model.max-spikes 16 --model.input-scale 4
+MODEL     := spikeyolo-p
+PAIRS     := $(foreach run,twin 2x4 1x8 1x16,$(SEEDS:%=$(PAIR)/$(run)/%)) $(foreach run,1x8-0 1x8-0.3 1x8-3 1x4 2x2 2x1 relu-5 relu-15 ilif-5 ilif-15,$(PAIR)/$(run)/0)
+ALL_BINS  := --model.activation ilif --model.bins-per-step 2
+TWO_STEPS := --model.shown 2 --model.decay 1
+OF_8      := $(ALL_BINS) --model.max-spikes 8 --model.input-scale 2
+2x1       := $(ALL_BINS) $(TWO_STEPS) --model.max-spikes 1 --model.input-scale 0.25 --energy-weight 1
+2x2       := $(ALL_BINS) $(TWO_STEPS) --model.max-spikes 2 --model.input-scale 0.5 --energy-weight 1
+2x4       := $(ALL_BINS) $(TWO_STEPS) --model.max-spikes 4 --model.input-scale 1 --energy-weight 1
+1x4       := $(ALL_BINS) --model.max-spikes 4 --model.input-scale 1 --energy-weight 1
+1x8       := $(OF_8) --energy-weight 1
+1x8-0     := $(OF_8)
+1x8-0.3   := $(OF_8) --energy-weight 0.3
+1x8-3     := $(OF_8) --energy-weight 3
+1x16      := $(ALL_BINS) --model.max-spikes 16 --model.input-scale 4 --energy-weight 0.3
 
 pair: $(PAIRS:%=%/test/metrics.json)
 	$(BIN)/python eval_gen1.py --compare $(PAIRS) --output $(PAIR)
 
-.PRECIOUS: $(foreach run,twin start 2x4 1x8 1x16,$(PAIR)/$(run)/%/best.pt) $(PAIR)/1x8-%/0/best.pt
+.PRECIOUS: $(foreach run,twin/% start/% relu-%/0 ilif-%/0 %,$(PAIR)/$(run)/best.pt)
 $(PAIR)/%/best.pt: export OMP_NUM_THREADS = 1
-$(PAIR)/%/best.pt: train = $(BIN)/python train_gen1.py --config configs/synthetic.yaml --cache $(BASE)/cache --output $(@D) --seed $(notdir $(@D)) $(RATE)
+$(PAIR)/%/best.pt: train = $(BIN)/python train_gen1.py --config configs/synthetic.yaml --cache $(BASE)/cache --output $(@D) \
+    --model.name $(MODEL) --seed $(notdir $(@D)) --optim.lr 1e-2 --optim.final-lr $(or $(1),0.3) --eval-every 10
 $(PAIR)/twin/%/best.pt: $(BASE)/cache/manifest.json
 	$(train) --model.activation relu --epochs 10
 
 $(PAIR)/start/%/best.pt: $(BASE)/cache/manifest.json
-	$(train) --model.activation relu --epochs 3 --optim.final-lr 0.7
+	$(call train,0.7) --model.activation relu --epochs 3
 
-of_twin    = --init $(PAIR)/start/$(1) --distill $(PAIR)/twin/$(1)
-$(PAIR)/2x4/%/best.pt: $(PAIR)/start/%/best.pt $(PAIR)/twin/%/best.pt
-	$(train) $(2x4) --energy-weight 1 $(call of_twin,$*)
+$(PAIR)/relu-%/0/best.pt: $(BASE)/cache/manifest.json
+	$(train) --model.activation relu --epochs $*
 
-$(PAIR)/1x8/%/best.pt: $(PAIR)/start/%/best.pt $(PAIR)/twin/%/best.pt
-	$(train) $(1x8) --energy-weight 1 $(call of_twin,$*)
+$(PAIR)/ilif-%/0/best.pt: $(BASE)/cache/manifest.json
+	$(train) $(OF_8) --epochs $*
 
-$(PAIR)/1x16/%/best.pt: $(PAIR)/start/%/best.pt $(PAIR)/twin/%/best.pt
-	$(train) $(1x16) --energy-weight 0.3 $(call of_twin,$*)
-
-$(PAIR)/1x8-%/0/best.pt: $(PAIR)/start/0/best.pt $(PAIR)/twin/0/best.pt
-	$(train) $(1x8) --energy-weight $* $(call of_twin,0)
+.SECONDEXPANSION:
+$(PAIR)/%/best.pt: $(PAIR)/start/$$(notdir $$*)/best.pt $(PAIR)/twin/$$(notdir $$*)/best.pt
+	$(train) $($(firstword $(subst /, ,$*))) --epochs 7 --init $(PAIR)/start/$(notdir $*) --distill $(PAIR)/twin/$(notdir $*)
 
 $(PAIR)/%/test/metrics.json: $(PAIR)/%/best.pt
 	$(BIN)/python eval_gen1.py --checkpoint $(PAIR)/$* --cache $(BASE)/cache --output $(@D)

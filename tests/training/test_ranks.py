@@ -127,7 +127,8 @@ def test_one_that_fails_ends_the_other_and_says_why_once(small_cache, tmp_path, 
     assert expected[how] in line
     if death:
         assert ended_at - Path(f"{output}.jsonl.died").stat().st_mtime < 15
-        assert load_checkpoint(output / "last.pt").training["batch"] == 2
+        # rank 0 may not have come to saving step 2 when rank 1 has died of the next
+        assert load_checkpoint(output / "last.pt").training["batch"] in (1, 2)
     assert str(output) not in subprocess.check_output(["ps", "ax"], text=True)
 
 
