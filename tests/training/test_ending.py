@@ -13,6 +13,7 @@ from pathlib import Path
 import h5py
 import pytest
 import torch
+from jaxtyping import config as shape_checks
 from torch.utils.data import get_worker_info
 
 import detect_gen1
@@ -33,6 +34,12 @@ MEMORY = "lower batch_size"
 DIED = ", perhaps for lack of memory: lower batch_size or workers"
 #: Lines of torch's own, and of Python about a file, that may stand before the sentence.
 OTHERS = ("ERROR: Unexpected bus error encountered in worker.", "warning:")
+
+
+@pytest.fixture(autouse=True)
+def unchecked_shapes(monkeypatch):
+    """The signal of a dead worker may come inside a check, which would swallow its error."""
+    monkeypatch.setattr(shape_checks, "jaxtyping_disable", True)
 
 
 @pytest.fixture
