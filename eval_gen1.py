@@ -34,11 +34,13 @@ def evaluate(**settings: Any) -> None:
 def compare_line() -> command.CommandLine:
     parser = command.command_line(
         "eval_gen1.py --compare",
-        "One table and one picture of several evaluations of the same recordings; "
-        "runs that differ only in the seed are one row.",
+        "One table and one picture of several evaluations of the same recordings, or of pictures "
+        "taken beside them; runs that differ only in the seed are one row.",
     )
     parser.add_argument("paths", nargs="+", type=Path, help="evaluated runs")
-    parser.add_argument("--protocol", default="prophesee", help="rule of the mAP in the picture")
+    parser.add_argument(
+        "--protocol", default="", help="rule of the mAP in the picture (the first that all have)"
+    )
     parser.add_argument("--output", type=Path, help="directory for compare.md and compare.png")
     return parser
 

@@ -28,6 +28,8 @@ from gen1.protocol import PROTOCOLS
 from preprocessing.histogram import KEEPS_ALL
 
 Metrics = dict[str, Any]
+#: Protocols of recordings, and that of pictures.
+KNOWN = (*PROTOCOLS, "coco")
 NEEDED = {"energy", "protocols", "recordings_crc32", "latency_ms", "trained"}
 NEEDED |= {"model", "network", "histogram", "input", "detect"}
 #: Settings that the columns of a comparison show anyway: T, D, the model and its activation.
@@ -180,7 +182,8 @@ def _is_told(name: str, values: list[str]) -> bool:
 
     The name stands for the layers of EMS-YOLO, and for parts that only some of the models have.
     """
-    of_one_family = "-" in values and name.startswith(("network.", "training.gains."))
+    of_one_kind = ("network.", "training.gains.", "histogram.")
+    of_one_family = "-" in values and name.startswith(of_one_kind)
     return name in SHOWN or name.startswith("network.layout.") or of_one_family
 
 
@@ -351,21 +354,24 @@ def keep_apart(figure: Figure, labels: list[Annotation]) -> None:
 
 
 def compare(
-    paths: Sequence[str | Path], protocol: str = "prophesee", output: str | Path | None = None
+    paths: Sequence[str | Path], protocol: str = "", output: str | Path | None = None
 ) -> str:
     """Markdown of evaluated runs, `protocol` first; also compare.md and .png in `output`, if given.
 
+    "": the first protocol that scored them all. Pictures may be compared with the recordings that
+    they were taken beside.
     Raises ValueError for runs that were scored or priced on other terms.
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol is {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
+    if protocol and protocol not in KNOWN:
+        raise ValueError(f"protocol is {protocol!r}, expected one of {', '.join(KNOWN)}")
     output = Path(output) if output else None
     if output:
         make_writable(output)
     runs = {str(path): read_metrics(path) for path in paths}
+    common = [p for p in KNOWN if all(p in metrics["protocols"] for metrics in runs.values())]
+    protocol = protocol or (common or [*KNOWN])[0]
     refuse_unequal(runs, protocol)
     rows = group_by_seed(runs)
-    common = [p for p in PROTOCOLS if all(p in metrics["protocols"] for metrics in runs.values())]
     tables = [comparison_table(rows, p) for p in sorted(common, key=lambda p: p != protocol)]
     text = "\n\n".join([*tables, runs_in_words(rows)])
     if output:

@@ -2,7 +2,6 @@
 
 import json
 import time
-import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from evaluation.provenance import commit, config_hash, environment
 from evaluation.report import write_report
 from gen1.atomic import atomic_write, make_way, make_writable
 from gen1.coco import DetectionMetrics, evaluate
-from gen1.labels import write_boxes
+from gen1.labels import checksum, write_boxes
 from gen1.protocol import PROTOCOLS, EvalProtocol, join, protocols_of
 from gen1.spec import DatasetSpec, ProtocolName
 from models.checkpoint import Checkpoint, checkpoint_file, load_model
@@ -185,14 +184,6 @@ def latency_ms(model: DetectorNetwork, x: torch.Tensor, passes: int = 20) -> flo
     return float(np.median(times))
 
 
-def recordings_crc32(dataset: HistogramDataset) -> int:
-    """Tells which recordings and labels were scored, whatever the histograms."""
-    checksum = 0
-    for name in dataset.recordings:
-        checksum = zlib.crc32(dataset.labels(name).tobytes(), zlib.crc32(name.encode(), checksum))
-    return checksum
-
-
 def metrics_of(
     config: EvalConfig,
     checkpoint: Checkpoint,
@@ -265,7 +256,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "latency_ms": latency_ms(model, collate([dataset[0]]).to(device).network_input()),
         "device": str(device),
-        "recordings_crc32": recordings_crc32(dataset),
+        "recordings_crc32": checksum({name: dataset.labels(name) for name in dataset.recordings}),
         "left_out": left_out,
     }
     metrics = metrics_of(config, checkpoint, scores, energy, measured, dataset.spec)

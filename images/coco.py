@@ -1,6 +1,7 @@
 """COCO's json and the pictures it names -> what there is to find in each picture."""
 
 import json
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +19,9 @@ NAMES_SHOWN = 3
 class Picture:
     """A picture and its labels, in px of it.
 
-    classes: int [n], places in the categories; boxes: float64 [n, 4], corners x1 y1 x2 y2; crowd:
-    bool [n]; areas: float64 [n], COCO's own, of the object and not of its box.
+    classes: int [n], places in the categories; boxes: float64 [n, 4], corners x1 y1 x2 y2 inside
+    the picture; labelled: as the json has them, to score by; crowd: bool [n]; areas: float64 [n],
+    COCO's own, of the object and not of its box.
     """
 
     id: int
@@ -27,6 +29,7 @@ class Picture:
     hw: tuple[int, int]
     classes: np.ndarray
     boxes: np.ndarray
+    labelled: np.ndarray
     crowd: np.ndarray
     areas: np.ndarray
 
@@ -35,7 +38,8 @@ class Picture:
 class ImageSet:
     """Pictures in the order of the json; `category_ids` are its own numbers of the categories.
 
-    left_out: how many boxes were dropped, by reason.
+    left_out: how many boxes were dropped, by reason. labels_crc32: tells which labels these are;
+    pictures taken beside recordings have that of the recordings' labels.
     """
 
     name: str
@@ -43,6 +47,8 @@ class ImageSet:
     category_ids: tuple[int, ...]
     pictures: tuple[Picture, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
+    labels_crc32: int = 0
+    beside_recordings: bool = False
 
     def in_words(self) -> str:
         """How much there is, and what was left out."""
@@ -61,7 +67,8 @@ def read_coco(annotations: str | Path, images: str | Path) -> ImageSet:
     """
     path, folder = Path(annotations), Path(images)
     try:
-        content = json.loads(path.read_bytes())
+        written = path.read_bytes()
+        content = json.loads(written)
         categories = sorted(content["categories"], key=lambda category: category["id"])
         listed = {int(image["id"]): image for image in content["images"]}
         rows = content.get("annotations", [])
@@ -81,13 +88,16 @@ def read_coco(annotations: str | Path, images: str | Path) -> ImageSet:
             picture_of(number, files[number], listed[number], of_image[number], places, left_out)
             for number in listed
         )
+        recorded = content.get("info", {}).get("recordings_crc32")
+        checksum = zlib.crc32(written) if recorded is None else int(recorded)
     except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(f"{error}".split()) or type(error).__name__
         expected = "expected COCO's images, categories and annotations"
         raise ValueError(f"{path}: cannot be understood ({reason}), {expected}") from None
     refuse_missing(path, folder, [*files.values()])
     names = tuple(str(category["name"]) for category in categories)
-    return ImageSet(path.stem, names, tuple(places), pictures, dict(left_out))
+    identity = checksum, recorded is not None
+    return ImageSet(path.stem, names, tuple(places), pictures, dict(left_out), *identity)
 
 
 def picture_of(
@@ -112,16 +122,18 @@ def picture_of(
             left_out["outside of their picture"] += 1
         else:
             area = float(row.get("area", w * h))
-            kept.append((places[int(row["category_id"])], corners, bool(row.get("iscrowd")), area))
-    columns = [*zip(*kept, strict=True)] or [(), (), (), ()]
+            k, crowd = places[int(row["category_id"])], bool(row.get("iscrowd"))
+            kept.append((k, corners, (x, y, x + w, y + h), crowd, area))
+    columns = [*zip(*kept, strict=True)] or [(), (), (), (), ()]
     return Picture(
         number,
         path,
         (height, width),
         np.array(columns[0], int),
         np.array(columns[1], float).reshape(-1, 4),
-        np.array(columns[2], bool),
-        np.array(columns[3], float),
+        np.array(columns[2], float).reshape(-1, 4),
+        np.array(columns[3], bool),
+        np.array(columns[4], float),
     )
 
 

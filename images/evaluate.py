@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from evaluation.provenance import commit, content_hash, environment
+from evaluation.metrics import latency_ms
+from evaluation.provenance import commit, config_hash, environment
 from gen1.atomic import atomic_write, make_writable
 from images.batches import Batch, ToScore
 from images.coco import ImageSet, read_coco
 from images.report import write_report
-from images.score import RULE, CocoMetrics, score
+from images.score import RULE, CocoMetrics, scores_of
 from models import build_network
 from models.authors import convert_state_dict, infer_config
 from models.authors.files import read_authors_file
@@ -144,41 +145,49 @@ def metrics_of(
     config: ImageEvalConfig,
     checkpoint: Checkpoint,
     images: ImageSet,
-    found: CocoMetrics,
+    scores: dict[str, CocoMetrics],
     energy: EnergyReport,
+    measured: dict[str, Any],
 ) -> dict[str, Any]:
     """Everything measured and the rule behind it, as plain data for metrics.json."""
+    headline = scores["coco"]
     network = {k: v for k, v in asdict(checkpoint.config).items() if k != "name"}
-    settings = {"network": network, "side": config.side, "square": config.square}
-    settings |= {"detect": asdict(config.detect)}
-    return {
+    protocols = {
+        name: {
+            "rule": RULE,
+            "stats": found.stats.tolist(),
+            "per_class": found.per_class,
+            "images": found.n_images,
+            "labels": found.n_labels,
+            "detections": found.n_detections,
+        }
+        for name, found in scores.items()
+    }
+    meta = checkpoint.meta
+    metrics = {
         "model": checkpoint.config.name,
         "checkpoint": str(config.checkpoint),
         "images": images.in_words(),
         "left_out_boxes": dict(images.left_out),
         "split": images.name,
         "protocol": "coco",
-        "map_50_95": float(found.stats[0]),
-        "map_50": float(found.stats[1]),
-        "per_class": found.per_class,
-        "protocols": {
-            "coco": {
-                "rule": RULE,
-                "stats": found.stats.tolist(),
-                "per_class": found.per_class,
-                "images": found.n_images,
-                "labels": found.n_labels,
-                "detections": found.n_detections,
-            }
-        },
+        "map_50_95": float(headline.stats[0]),
+        "map_50": float(headline.stats[1]),
+        "per_class": headline.per_class,
+        "protocols": protocols,
         "left_out": {},
+        "recordings_crc32": images.labels_crc32,
         "energy": energy.as_dict(),
-        **settings,
-        "trained": {key: checkpoint.meta.get(key) for key in ("epoch", "seed", "commit")},
+        **measured,
+        "detect": asdict(config.detect),
+        "network": network,
+        "histogram": {},
+        "input": f"pictures, {config.side} px" + (", square" if config.square else ""),
+        "trained": {key: meta.get(key) for key in ("epoch", "seed", "commit", "settings")},
         "commit": commit(),
-        "config_hash": content_hash(settings)[:8],
         "environment": environment(),
     }
+    return {**metrics, "config_hash": config_hash(metrics)}
 
 
 def run(config: ImageEvalConfig) -> dict[str, Any]:
@@ -191,13 +200,19 @@ def run(config: ImageEvalConfig) -> dict[str, Any]:
     batches = ToScore(images, config.side, config.batch_size, config.square, steps)
     model.to(device)
     found = detect(model, batches, config.detect, device)
-    figures = score(images, found)
+    scores = scores_of(images, found)
     frames = (b.to(device).network_input() for b in spread(batches, config.energy_samples))
     energy = measure_energy(model, frames)
-    metrics = metrics_of(config, checkpoint, images, figures, energy)
+    measured = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "latency_ms": latency_ms(model, batches[0].to(device).network_input()[:, :1]),
+        "device": str(device),
+    }
+    metrics = metrics_of(config, checkpoint, images, scores, energy, measured)
     write_json(config.output / "detections.json", coco_rows(images, found))
     write_json(config.output / "metrics.json", metrics)
-    write_report(config.output / "report", metrics, figures, energy, images, found, config.pictures)
+    report = config.output / "report"
+    write_report(report, metrics, scores["coco"], energy, images, found, config.pictures)
     return metrics
 
 

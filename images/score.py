@@ -7,7 +7,7 @@ SpikeYOLO authors print are of another code, which flatters where detections are
 import io
 from collections.abc import Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,19 @@ class CocoMetrics:
     n_images: int
     n_labels: int
     n_detections: int
+
+
+def scores_of(images: ImageSet, found: Mapping[int, np.ndarray]) -> dict[str, CocoMetrics]:
+    """Protocol -> figures: `coco`; beside recordings also `all-boxes`, as their events are scored.
+
+    There a time without labels is no time to be scored at.
+    """
+    scores = {"coco": score(images, found)}
+    if images.beside_recordings:
+        labelled = tuple(picture for picture in images.pictures if len(picture.labelled))
+        here = {picture.id: found[picture.id] for picture in labelled}
+        scores["all-boxes"] = score(replace(images, pictures=labelled), here)
+    return scores
 
 
 def score(images: ImageSet, found: Mapping[int, np.ndarray]) -> CocoMetrics:
@@ -70,8 +83,9 @@ def ground_truth(images: ImageSet) -> COCO:
     """pycocotools' data set in memory; ids begin at 1: it never matches an annotation 0."""
     annotations: list[dict[str, Any]] = []
     for picture in images.pictures:
-        sides = picture.boxes[:, 2:] - picture.boxes[:, :2]
-        columns = (picture.classes, picture.boxes, sides, picture.crowd, picture.areas)
+        boxes = picture.labelled
+        sides = boxes[:, 2:] - boxes[:, :2]
+        columns = (picture.classes, boxes, sides, picture.crowd, picture.areas)
         for k, box, side, crowd, area in zip(*columns, strict=True):
             row: dict[str, Any] = {
                 "image_id": picture.id,

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from gen1.atomic import atomic_write
-from gen1.labels import read_boxes
+from gen1.labels import checksum, read_boxes
 from gen1.spec import BOX_SUFFIX, by_name
 from simulator.canvas import LOG_UNIT
 from simulator.spec import HEIGHT, WIDTH
@@ -43,8 +43,8 @@ def write_instances(out: Path, split: str, classes: Sequence[str], times_us: Seq
     """OUT/frames/{split}.json of the labels beside the recordings; pictures without any, too."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for name, path in by_name(out / split, BOX_SUFFIX).items():
-        boxes = read_boxes(path)
+    recordings = {k: read_boxes(path) for k, path in by_name(out / split, BOX_SUFFIX).items()}
+    for name, boxes in recordings.items():
         for t_us in times_us:
             number = len(images) + 1
             listed = {"id": number, "height": HEIGHT, "width": WIDTH}
@@ -55,7 +55,8 @@ def write_instances(out: Path, split: str, classes: Sequence[str], times_us: Seq
                 row |= {"bbox": [x, y, w, h], "area": w * h, "iscrowd": 0}
                 annotations.append({**row, "id": len(annotations) + 1})
     categories = [{"id": k, "name": name} for k, name in enumerate(classes, 1)]
-    content = {"images": images, "annotations": annotations, "categories": categories}
+    info = {"recordings_crc32": checksum(recordings)}  # by it an evaluation is known as of these
+    content = {"info": info, "images": images, "annotations": annotations, "categories": categories}
     path = out / FOLDER / f"{split}.json"
     with atomic_write(path) as file:
         file.write(json.dumps(content).encode())

@@ -3,7 +3,8 @@
 `python -m gen1.labels convert` makes them of COCO, YOLO and VOC labels.
 """
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,14 @@ def read_boxes(path: Path | str) -> np.ndarray:
     except Exception as error:  # damaged headers end in many kinds of exceptions
         raise ValueError(f"{path}: is not a readable .npy file, expected boxes") from error
     return as_boxes(stored, str(path))
+
+
+def checksum(labels: Mapping[str, np.ndarray]) -> int:
+    """CRC-32 of recordings' names and labels, BOX [n]: tells which were scored."""
+    found = 0
+    for name, boxes in labels.items():
+        found = zlib.crc32(boxes.tobytes(), zlib.crc32(name.encode(), found))
+    return found
 
 
 def as_boxes(stored: np.ndarray, source: str = "boxes") -> np.ndarray:

@@ -19,7 +19,8 @@ def image_set(rows, count, classes):
     for number in range(count):
         mine = rows[rows[:, 0] == number].astype(np.float64)
         sides = mine[:, 4:6] - mine[:, 2:4]
-        columns = mine[:, 1].astype(int), mine[:, 2:6], mine[:, 6] > 0, sides.prod(1)
+        boxes = mine[:, 2:6]
+        columns = mine[:, 1].astype(int), boxes, boxes, mine[:, 6] > 0, sides.prod(1)
         pictures.append(Picture(number + 1, Path(f"{number}.png"), (640, 640), *columns))
     names = tuple(f"class {k}" for k in range(classes))
     return ImageSet("golden", names, tuple(range(1, classes + 1)), tuple(pictures))
