@@ -104,17 +104,16 @@ def recoloured(picture: np.ndarray, gains: Sequence[float]) -> np.ndarray:
     """Hue, saturation and value of RGB uint8 [H, W, 3] times three gains; hue goes round."""
     levels = np.arange(256)
     hue, saturation, value = (levels * gain for gain in gains)
-    tables = (hue % 180, np.clip(saturation, 0, 255), np.clip(value, 0, 255))
-    planes = cv2.split(cv2.cvtColor(picture, cv2.COLOR_RGB2HSV))
-    changed = [cv2.LUT(p, t.astype(np.uint8)) for p, t in zip(planes, tables, strict=True)]
-    return cv2.cvtColor(cv2.merge(changed), cv2.COLOR_HSV2RGB)
+    table = np.stack([hue % 180, np.clip(saturation, 0, 255), np.clip(value, 0, 255)], axis=1)
+    changed = cv2.LUT(cv2.cvtColor(picture, cv2.COLOR_RGB2HSV), table[None].astype(np.uint8))
+    return cv2.cvtColor(changed, cv2.COLOR_HSV2RGB)
 
 
 def flipped(sample: Sample) -> Sample:
     """Left and right exchanged."""
     width, boxes = sample.picture.shape[1], sample.boxes.copy()
     boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
-    return Sample(np.ascontiguousarray(sample.picture[:, ::-1]), sample.classes, boxes)
+    return Sample(cv2.flip(sample.picture, 1), sample.classes, boxes)
 
 
 def mixed(a: Sample, b: Sample, share: float) -> Sample:

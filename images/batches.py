@@ -114,13 +114,13 @@ def on_canvas(sample: Sample, number: int) -> OnCanvas:
 
 def collate(samples: Sequence[OnCanvas], time_steps: int = 1) -> Batch:
     """Stack samples of one canvas; their objects are numbered by picture."""
-    pictures = np.stack([sample.picture.transpose(2, 0, 1) for sample in samples])
+    pictures = torch.from_numpy(np.stack([sample.picture for sample in samples]))
     rows = [
         np.column_stack([np.full(len(sample.boxes), k), sample.classes, sample.boxes])
         for k, sample in enumerate(samples)
     ]
     return Batch(
-        torch.from_numpy(pictures),
+        pictures.permute(0, 3, 1, 2),  # as they lie in memory: channels last
         torch.from_numpy(np.concatenate(rows).astype(np.float32)),
         tuple(sample.number for sample in samples),
         tuple(sample.placing for sample in samples),

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
 from images.augment import Sample, Warp, flipped, mixed, mosaic, recoloured, warped
 from images.batches import Batch, ToScore, collate, on_canvas
@@ -78,6 +79,7 @@ class ImageTrainConfig(DetectorRunConfig):
         val_images: Folder of the pictures to choose by.
         val_annotations: COCO's instances json of them.
         side: Side of the network's square input, in px, a multiple of 32.
+        in_memory: Decode the pictures to learn from into memory once; for sets that fit.
         augment_on: Whether training samples are augmented.
         augment: What augmentation may do.
         detect: Thresholds of the detections on val.
@@ -88,6 +90,7 @@ class ImageTrainConfig(DetectorRunConfig):
     val_images: Path
     val_annotations: Path
     side: int = 640
+    in_memory: bool = False
     augment_on: bool = True
     model: DetectorConfig = field(default_factory=partial(resolve, "spikeyolo-s", variant="coco"))
     augment: PictureAugmentConfig = field(default_factory=PictureAugmentConfig)
@@ -105,6 +108,9 @@ class ToTrain(Dataset[Any]):
     def __init__(self, images: ImageSet, config: ImageTrainConfig) -> None:
         self.images, self.config = images, config
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        everyone = range(len(self)) if config.in_memory else ()
+        shown = tqdm(everyone, "decoding", unit="picture", leave=False, disable=None)
+        self._decoded = [self.decoded(index) for index in shown]
 
     def __len__(self) -> int:
         return len(self.images.pictures)
@@ -125,7 +131,7 @@ class ToTrain(Dataset[Any]):
             sample = mixed(sample, other, float(rng.beta(32, 32)))
         return on_canvas(coloured(sample, config.augment, rng), index)
 
-    def loaded(self, index: int) -> Sample:
+    def decoded(self, index: int) -> Sample:
         """A picture whose longer side is that of the input, and the objects in it."""
         picture = self.images.pictures[index]
         pixels = read_picture(picture.path)
@@ -134,6 +140,10 @@ class ToTrain(Dataset[Any]):
         real = ~picture.crowd
         boxes = picture.boxes[real] * factors
         return Sample(resized(pixels, size), picture.classes[real], boxes)
+
+    def loaded(self, index: int) -> Sample:
+        """The same, from memory if it is there."""
+        return self._decoded[index] if self._decoded else self.decoded(index)
 
     def boxed(self, index: int) -> Sample:
         """In the middle of the square input."""
