@@ -10,9 +10,11 @@ from PIL import Image
 from images.batches import ToScore
 from images.coco import read_coco, read_picture
 from images.eval import main
+from images.evaluate import detect
 from images.score import score
 from models import build_model
 from models.checkpoint import save_checkpoint
+from models.decode import DetectConfig
 
 
 @pytest.fixture
@@ -68,6 +70,34 @@ def test_perfect_boxes_score_one_whatever_the_canvas(pictures, square):
     x = ToScore(images, 128, 3, square, time_steps=4)[0].network_input()
     assert x.shape[0] == 4
     assert x.untyped_storage().nbytes() == 4 * x[0].numel()  # stored once
+
+
+class ColourFinder(torch.nn.Module):
+    """A detector that sees red and green: one box a picture and colour, to the px."""
+
+    def forward(self, x):
+        return [x[0]]
+
+    def decode(self, maps):
+        (pictures,) = maps
+        boxes = torch.zeros(len(pictures), 2, 4)
+        for k, picture in enumerate(pictures):
+            red, green, _ = picture
+            for c, strength in enumerate((red - green, green - red)):
+                rows, columns = torch.nonzero(strength > 0.35, as_tuple=True)
+                ends = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+                boxes[k, c] = torch.stack(ends).float()
+        return boxes, torch.eye(2).expand(len(pictures), 2, 2) * 0.9
+
+
+def test_rectangular_and_square_batches_give_the_same_figures(pictures):
+    images, figures = read_coco(pictures[1], pictures[0]), []
+    for square in (False, True):
+        batches = ToScore(images, 128, 3, square)
+        found = detect(ColourFinder(), batches, DetectConfig(), torch.device("cpu"))
+        figures.append(score(images, found).stats)
+    assert figures[0][1] == pytest.approx(1)
+    np.testing.assert_allclose(figures[0], figures[1], rtol=0, atol=1e-9)
 
 
 def test_ids_are_those_of_the_categories(pictures):
