@@ -23,7 +23,8 @@ def input_of(
     """The histograms a checkpoint was trained on, how they became its input, and of what data."""
     histogram = meta.get("histogram")
     if not histogram:
-        raise ValueError(f"{path}: was not trained on event histograms, expected a Gen1 model")
+        found = "was trained on pictures" if meta.get("images") else "says of no histograms"
+        raise ValueError(f"{path}: {found}, expected event histograms")
     dataset = meta.get("dataset")  # older files mean Gen1
     spec = spec_from(dataset, str(path)) if dataset else GEN1
     return HistogramSettings(**histogram), meta["input"], spec

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import detect_gen1
 import eval_gen1
 from gen1.coco import evaluate
 from gen1.labels import read_boxes
@@ -95,3 +96,19 @@ def test_frames_and_events_stand_in_one_table_and_other_pictures_do_not(
     assert (tmp_path / "table/compare.png").stat().st_size > 10_000
     assert eval_gen1.main(["--compare", both[0], str(tmp_path / "others")]) == 1
     assert "only evaluations of the same recordings" in capsys.readouterr().err
+
+
+def test_a_network_of_pictures_is_refused_where_recordings_are_read(streets, tmp_path, capsys):
+    network = build_model("spikeyolo-p", variant="coco", num_classes=2)
+    path = tmp_path / "pictures.pt"
+    save_checkpoint(path, network.config, network.state_dict(), {"images": {"side": 96}})
+    recording, out = streets / "test/synthetic_0000_td.dat", str(tmp_path / "out")
+    given = ["--checkpoint", str(path)]
+    for main, words in (
+        (eval_gen1.main, [*given, "--cache", str(streets / "cache"), "--output", out]),
+        (detect_gen1.main, [str(recording), *given, "--output", out]),
+    ):
+        assert main(words) == 1
+        (line,) = [w for w in capsys.readouterr().err.splitlines() if w.startswith("error")]
+        assert line == f"error: {path}: was trained on pictures, expected event histograms"
+    assert not (tmp_path / "out").exists()

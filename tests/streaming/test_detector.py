@@ -99,7 +99,7 @@ def test_a_checkpoint_or_its_run_is_loaded(model, reader, expected, tmp_path):
         found = Detector.load(path, score_threshold=0.001, **options).feed(events)
         assert_same_boxes(boxes_of(found), expected[expected["t"] <= 850_000])
     save_checkpoint(tmp_path / "coco.pt", model.config, model.state_dict(), {})
-    with pytest.raises(ValueError, match=r"coco\.pt: was not trained on event histograms"):
+    with pytest.raises(ValueError, match=r"coco\.pt: says of no histograms"):
         Detector.load(tmp_path / "coco.pt", **options)
 
 
