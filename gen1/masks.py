@@ -4,11 +4,22 @@ from pathlib import Path
 
 import numpy as np
 
+from gen1.opening import name_of
 from gen1.spec import visible
 
 MASKS_SUFFIX = "_masks"
 #: In the root of a set, or of a split: names, colours and ignored number of the classes.
 MASKS_FILE = "masks.yaml"
+
+
+def masks_of(recording: Path) -> Path:
+    """Where the masks of a recording are, if there are any."""
+    return recording.with_name(name_of(recording) + MASKS_SUFFIX)
+
+
+def masks_in(folder: Path) -> list[Path]:
+    """Folders of masks in a folder, sorted by name."""
+    return [path for path in visible(folder, f"*{MASKS_SUFFIX}") if path.is_dir()]
 
 
 def mask_path(folder: Path, t_us: int) -> Path:
