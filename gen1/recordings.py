@@ -13,6 +13,7 @@ import numpy as np
 
 from gen1 import command
 from gen1.labels import read_boxes
+from gen1.masks import masks_in, masks_of
 from gen1.opening import (
     RAW_SUFFIX,
     is_dsec,
@@ -42,13 +43,14 @@ NAMES_SHOWN = 3
 class Recording:
     """One recording; split is "" in a directory without split folders, boxes None if absent.
 
-    `dat`: its events, of whatever format.
+    `dat`: its events, of whatever format. `masks`: the folder of its masks, None if absent.
     """
 
     name: str
     split: str
     dat: Path
     boxes: Path | None
+    masks: Path | None = None
 
 
 def list_recordings(root: Path | str, require_labels: bool = True) -> list[Recording]:
@@ -92,8 +94,14 @@ def _is_raw(path: Path) -> bool:
 
 def _recording(dat: Path, split: str = "") -> Recording:
     """A recording with the labels that lie beside it."""
-    boxes = labels_of(dat)
-    return Recording(name_of(dat), split, dat, boxes if boxes.is_file() else None)
+    boxes, masks = labels_of(dat), masks_of(dat)
+    return Recording(
+        name_of(dat),
+        split,
+        dat,
+        boxes if boxes.is_file() else None,
+        masks if masks.is_dir() else None,
+    )
 
 
 def _listed(path: Path, require_labels: bool) -> list[Recording]:
@@ -155,10 +163,10 @@ def _pair(folder: Path, split: str, require_labels: bool) -> list[Recording]:
         raise ValueError(f"{folder}: holds no recordings, expected files named *{DAT_SUFFIX}{hint}")
     found = [_recording(path, split) for path in dats.values()]
     problems = []
-    if lone := sorted(boxes.keys() - dats.keys()):
-        problems.append(
-            _name_unpaired([f"{name}{BOX_SUFFIX}" for name in lone], "without a recording")
-        )
+    lone = [f"{name}{BOX_SUFFIX}" for name in sorted(boxes.keys() - dats.keys())]
+    lone += [path.name for path in masks_in(folder) if path not in {one.masks for one in found}]
+    if lone:
+        problems.append(_name_unpaired(lone, "without a recording"))
     if require_labels and (lone := [one.dat.name for one in found if not one.boxes]):
         problems.append(_name_unpaired(lone, "without labels"))
     if problems:

@@ -37,6 +37,8 @@ Safe to interrupt: the same command goes on where it stopped.
         250 ms before every label, in 4 bins
   python -m preprocessing --input GEN1 --output CACHE --every-ms 50
         a sample every 50 ms, labels or not
+  python -m preprocessing --input DSEC --output CACHE --dataset dsec --keep masks
+        250 ms before every class mask, NAME_masks/TIME.png: for segmentation
   python -m preprocessing --input MINE --output CACHE --dataset mine.yaml
         a sensor and classes of your own: docs/data.md
   python -m preprocessing rvt RVT CACHE
@@ -146,7 +148,8 @@ def preprocess(
             "`python -m preprocessing rvt --help` for sets that RVT preprocessed"
         )
     in_us = {f"{name}_us": round(1000 * sample.pop(f"{name}_ms")) for name in IN_MS}
-    recordings = list_recordings(input.absolute(), require_labels=not in_us["every_us"])
+    needs_boxes = not in_us["every_us"] and sample["keep"] != "masks"
+    recordings = list_recordings(input.absolute(), require_labels=needs_boxes)
     spec = spec_of(recordings) if dataset == "labels" else find_spec(dataset)
     sensor: dict[str, Any] = {"height": height or spec.height, "width": width or spec.width}
     settings = HistogramSettings(**in_us, **sample, **sensor)

@@ -5,6 +5,7 @@ never blended, and every polarity stays in its channel.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,6 +43,15 @@ class AugmentConfig:
             raise ValueError(f"min_side is {self.min_side} px, expected 0 or more")
 
 
+class Motion(NamedTuple):
+    """Mirrored, then scaled, then displaced; offsets in px of the frame."""
+
+    flip: bool
+    zoom: float
+    offset_x: float
+    offset_y: float
+
+
 def augment(
     frames: np.ndarray, boxes_xyxy: np.ndarray, config: AugmentConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -52,17 +62,11 @@ def augment(
     those worth keeping: sides of min_side px or more and min_visible of the area still seen.
     """
     height, width = frames.shape[-2:]
-    flip = rng.random() < config.flip
-    zoom = rng.uniform(config.zoom_min, config.zoom_max)
-    offset_x, offset_y = (
-        side * (1 - zoom) / 2 + side * rng.uniform(-config.shift, config.shift)
-        for side in (width, height)
-    )
-    drop = rng.uniform(0, config.event_drop)
-    frames = move_frames(frames, flip, zoom, offset_x, offset_y)
+    motion, drop = draw(config, height, width, rng)
+    frames = move_frames(frames, *motion)
     if drop > 0:
         frames = drop_events(frames, drop, rng)
-    moved = move_boxes(boxes_xyxy, width, flip, zoom, offset_x, offset_y)
+    moved = move_boxes(boxes_xyxy, width, *motion)
     clipped = np.clip(moved, 0, np.array([width, height, width, height], moved.dtype))
     sides = clipped[:, 2:] - clipped[:, :2]
     area = (moved[:, 2:] - moved[:, :2]).prod(axis=1)
@@ -70,16 +74,34 @@ def augment(
     return frames, clipped, visible & (sides >= config.min_side).all(axis=1)
 
 
+def draw(
+    config: AugmentConfig, height: int, width: int, rng: np.random.Generator
+) -> tuple[Motion, float]:
+    """How a frame of that size moves, and the share of events to remove."""
+    flip = bool(rng.random() < config.flip)
+    zoom = rng.uniform(config.zoom_min, config.zoom_max)
+    offset_x, offset_y = (
+        side * (1 - zoom) / 2 + side * rng.uniform(-config.shift, config.shift)
+        for side in (width, height)
+    )
+    return Motion(flip, zoom, offset_x, offset_y), rng.uniform(0, config.event_drop)
+
+
 def move_frames(
-    frames: np.ndarray, flip: bool, zoom: float, offset_x: float, offset_y: float
+    frames: np.ndarray,
+    flip: bool,
+    zoom: float,
+    offset_x: float,
+    offset_y: float,
+    background: int = 0,
 ) -> np.ndarray:
-    """Mirror, then scale by zoom and displace by the offsets in px; empty where nothing was."""
+    """Mirror, then scale by zoom and displace by the offsets in px; `background` beside it."""
     height, width = frames.shape[-2:]
     rows, source_rows = _index_map(height, zoom, offset_y)
     columns, source_columns = _index_map(width, zoom, offset_x)
     if flip:
         source_columns = width - 1 - source_columns
-    moved = np.zeros_like(frames)
+    moved = np.full_like(frames, background)
     moved[..., rows, columns] = frames.take(source_rows, axis=-2).take(source_columns, axis=-1)
     return moved
 

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from gen1.dat import DatReader
 from gen1.labels import read_boxes, refuse_foreign_times
+from gen1.masks import mask_times_us, masks_of
 from gen1.opening import open_recording
 from gen1.protocol import protocols_of
 from gen1.recordings import Recording
@@ -133,15 +134,18 @@ def build_histograms(
     reader: DatReader,
 ) -> Report:
     """Write the cache file of a recording's events."""
-    sources = sources_of(recording)
+    sources = sources_of(recording, settings.keep)
     boxes = np.zeros(0, BOX)
     if recording.boxes:
         boxes = dataset.classify(read_boxes(recording.boxes), str(recording.boxes))
     _ = reader.order  # raises before anything is written
-    if recording.boxes and reader.n_events:
+    asked, source = boxes, recording.boxes
+    if settings.keep == "masks":
+        asked, source = times_of_masks(recording), recording.masks
+    if source and reader.n_events:
         span_us = reader.order.first_us, reader.order.last_us
-        refuse_foreign_times(boxes, str(recording.boxes), *span_us, settings.window_us)
-    times_us = sample_times(boxes, reader, settings, dataset)
+        refuse_foreign_times(asked, str(source), *span_us, settings.window_us)
+    times_us = sample_times(asked, reader, settings, dataset)
     hot = None
     if settings.hot_pixel_hz:
         hot = hot_pixels(reader, settings.height, settings.width, settings.hot_pixel_hz)
@@ -164,13 +168,27 @@ def build_histograms(
     return report
 
 
+def times_of_masks(recording: Recording) -> np.ndarray:
+    """The times of a recording's masks as BOX [n]; ValueError without any."""
+    if not recording.masks:
+        expected = f"expected a folder {masks_of(recording.dat).name} of TIME.png"
+        raise ValueError(f"{recording.dat}: no masks beside it, {expected}")
+    times_us = mask_times_us(recording.masks)
+    asked = np.zeros(len(times_us), BOX)
+    asked["t"] = times_us
+    return asked
+
+
 def sample_times(
     boxes: np.ndarray, reader: DatReader, settings: HistogramSettings, dataset: DatasetSpec
 ) -> np.ndarray:
-    """When the samples of a recording end, int64 [N] in us, ascending."""
+    """When the samples of a recording end, int64 [N] in us, ascending.
+
+    boxes: its labels, or what has their times.
+    """
     if settings.every_us:
         return stride_times(reader.order.first_us, reader.order.last_us, settings.every_us)
-    if settings.keep:
+    if settings.keep and settings.keep != "masks":
         boxes = protocols_of(dataset)[settings.keep].scored_labels(boxes)
     return np.unique(boxes["t"])
 
@@ -219,7 +237,7 @@ def finished_report(
     header = _header(path)
     if not header or header.settings != settings or header.dataset.unlike(dataset):
         return None
-    return header.report if header.sources == sources_of(recording) else None
+    return header.report if header.sources == sources_of(recording, settings.keep) else None
 
 
 class Estimate(NamedTuple):

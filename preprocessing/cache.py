@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 
 from gen1.atomic import atomic_write
+from gen1.masks import mask_times_us
 from gen1.recordings import Recording
 from gen1.spec import BOX, GEN1, DatasetSpec, spec_from
 from preprocessing.chunks import FILTERS, decode_chunk, encode_chunk
@@ -34,7 +35,8 @@ MANIFEST = "manifest.json"
 class Source:
     """Identity of a file: size, modification time, SHA-256 of PIECES stretches of it.
 
-    `directory` is where it was found; a file that moved is still the same.
+    Of a folder of masks: how many, 0, SHA-256 of their times. `directory` is where it was found; a
+    file that moved is still the same.
     """
 
     name: str
@@ -46,6 +48,11 @@ class Source:
     @classmethod
     def of(cls, path: Path) -> "Source":
         """Read it from the file on disk; whole files of up to PIECES * PIECE_BYTES are hashed."""
+        directory = str(path.parent.resolve())
+        if path.is_dir():  # what masks show is in no cache
+            times_us = mask_times_us(path)
+            digest = hashlib.sha256(times_us.astype("<i8").tobytes()).hexdigest()
+            return cls(path.name, len(times_us), 0, digest, directory)
         status = path.stat()
         content = hashlib.sha256()
         last_start = max(0, status.st_size - PIECE_BYTES)
@@ -54,7 +61,6 @@ class Source:
             for start in sorted(starts):
                 file.seek(start)
                 content.update(file.read(PIECE_BYTES))
-        directory = str(path.parent.resolve())
         return cls(path.name, status.st_size, status.st_mtime_ns, content.hexdigest(), directory)
 
 
@@ -91,9 +97,10 @@ class Header:
     dataset: DatasetSpec = GEN1
 
 
-def sources_of(recording: Recording) -> tuple[Source, ...]:
-    """Identity of a recording's files, the events' first, then the labels' if there are any."""
-    return tuple(Source.of(path) for path in (recording.dat, recording.boxes) if path)
+def sources_of(recording: Recording, keep: str = "") -> tuple[Source, ...]:
+    """Identity of a recording's files: events, masks if `keep` is "masks", labels if any."""
+    masks = recording.masks if keep == "masks" else None
+    return tuple(Source.of(path) for path in (recording.dat, masks, recording.boxes) if path)
 
 
 class OutputError(OSError):

@@ -90,20 +90,25 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return Batch(frames, all_targets, tuple(sample.recording for sample in samples), times_us)
 
 
-class Loader(DataLoader[Batch]):
+class Loader(DataLoader[Any]):
     """The named batches of samples in turn, read by `workers` processes that leave with this one.
 
-    Raises OSError where they cannot be started.
+    stack: samples -> batch. Raises OSError where they cannot be started.
     """
 
     def __init__(
-        self, dataset: Dataset[Any], batches: list[list[int]], workers: int, **options: Any
+        self,
+        dataset: Dataset[Any],
+        batches: list[list[int]],
+        workers: int,
+        stack: Callable[[Sequence[Any]], Any] = collate,
+        **options: Any,
     ) -> None:
         super().__init__(
             dataset,
             batch_sampler=batches,
             num_workers=workers,
-            collate_fn=collate,
+            collate_fn=stack,
             worker_init_fn=prepare_worker,
             **options,
         )

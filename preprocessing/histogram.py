@@ -17,7 +17,7 @@ from preprocessing.denoise import kept_events
 
 Representation = Literal["count", "last-polarity", "rvt"]
 Downsample = Literal[1, 2, 4]
-Keep = Literal["", ProtocolName]
+Keep = Literal["", "masks", ProtocolName]
 DOWNSAMPLE_FACTORS = get_args(Downsample)
 MAX_COUNT = 255
 KEEPS_ALL = "everything"  # what an empty `keep` is called
@@ -37,7 +37,8 @@ class HistogramSettings:
         height: Expected sensor height in px.
         width: Expected sensor width in px.
         every_us: Samples at this stride from the first event on, in us; 0 takes the label times.
-        keep: Only label times with a box that counts under this protocol; "" takes all.
+        keep: Only label times with a box that counts under this protocol; "" takes all; masks: the
+            times of the class masks beside the recordings, boxes or not.
         denoise_us: Leave out events without a neighbour's in so many us before; 0 leaves none out.
         hot_pixel_hz: Leave out pixels with more events/s over the recording; 0 leaves none out.
     """
@@ -57,9 +58,9 @@ class HistogramSettings:
         if self.representation not in get_args(Representation):
             expected = " or ".join(get_args(Representation))
             raise ValueError(f"representation is {self.representation!r}, expected {expected}")
-        if self.keep and self.keep not in get_args(ProtocolName):
+        if self.keep not in get_args(Keep):
             known = ", ".join(get_args(ProtocolName))
-            raise ValueError(f"keep is {self.keep!r}, expected one of {known}")
+            raise ValueError(f"keep is {self.keep!r}, expected one of {known}, masks")
         if self.keep and self.every_us:
             raise ValueError("both every_us and keep were given, expected one: keep is of labels")
         for name in ("every_us", "denoise_us", "hot_pixel_hz"):

@@ -32,6 +32,7 @@ def simulate(
     workers: int = os.cpu_count() or 1,
     classes: Sequence[str] = CLASSES,
     frames: bool = False,
+    masks: bool = False,
 ) -> None:
     """Make the recordings that are not there yet.
 
@@ -45,13 +46,15 @@ def simulate(
         workers: Recordings simulated at once, one process each.
         classes: Who is in the streets, in the order of the class ids.
         frames: Also OUT/frames: what a frame camera sees at the label times, with COCO's json.
+        masks: Also a folder *_masks beside every recording: the class of every pixel at the label
+            times, as PNG; OUT/masks.yaml names the classes.
     """
     recordings = dict(zip(SPLITS, (train, val, test), strict=True))
     if min(recordings.values()) < 0 or workers < 1:
         found = f"{recordings} recordings by {workers} workers"
         raise ValueError(f"{found}, expected no negative number and at least one worker")
     settings = Settings(seconds, seed, classes=tuple(classes))
-    jobs = plan(out, recordings, settings, frames)
+    jobs = plan(out, recordings, settings, frames, masks)
     events = _run_with_progress(jobs, sum(recordings.values()), workers)
     for split in [split for split, n in recordings.items() if n and frames]:
         write_instances(Path(out), split, settings.classes, settings.label_times_us)

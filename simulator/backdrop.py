@@ -4,7 +4,7 @@ import numpy as np
 
 from simulator.canvas import LOG_UNIT
 from simulator.portable import Draws
-from simulator.spec import WIDTH
+from simulator.spec import STUFF, WIDTH
 
 #: Panorama: columns until it repeats, and rows above and below the horizon.
 PANORAMA_COLUMNS = 1024
@@ -13,26 +13,31 @@ PANORAMA_ABOVE, PANORAMA_BELOW = 160, 40
 ROAD_TEXELS, ROAD_TEXELS_PER_M, ROAD_LEVELS = 512, 20, 8
 
 
-def panorama(draws: Draws) -> np.ndarray:
-    """int32 [rows, columns] log-luminance of sky and houses; row PANORAMA_ABOVE is the horizon.
+def panorama(draws: Draws) -> tuple[np.ndarray, np.ndarray]:
+    """int32 [rows, columns] log-luminance of sky and houses, and uint8 of which STUFF they are.
 
-    The first WIDTH + 1 columns are repeated at the end, so that any window can be cut out.
+    Row PANORAMA_ABOVE is the horizon. The first WIDTH + 1 columns are repeated at the
+    end, so that any window can be cut out.
     """
     rows, columns = PANORAMA_ABOVE + PANORAMA_BELOW, PANORAMA_COLUMNS
     height_above = (PANORAMA_ABOVE - np.arange(rows, dtype=np.float64))[:, None]
+    stuff = np.zeros((rows, columns), np.uint8)
     picture = 0.9 + 0.003 * height_above + 0.25 * smooth_noise(draws, rows, columns, 32)
     column = 0
     while column < columns:
         width = min(draws.integer(24, 80), columns - column)
         house = slice(PANORAMA_ABOVE - draws.integer(20, 100), rows)
         picture[house, column : column + width] = _facade(draws, rows - house.start, width)
+        stuff[house, column : column + width] = STUFF.index("building")
         column += width + (draws.integer(6, 40) if draws.chance(0.3) else 0)
     hedge = slice(PANORAMA_ABOVE - draws.integer(2, 10), rows)
     picture[hedge] = -0.5 + 0.35 * smooth_noise(draws, rows, columns, 4)[hedge]
+    stuff[hedge] = STUFF.index("vegetation")
     picture = _soften(picture)
     picture += 0.10 * smooth_noise(draws, rows, columns, 4)
     levels = np.rint(picture * LOG_UNIT).astype(np.int32)
-    return np.concatenate([levels, levels[:, : WIDTH + 1]], axis=1)
+    again = np.arange(columns + WIDTH + 1) % columns
+    return levels[:, again], stuff[:, again]
 
 
 def _facade(draws: Draws, rows: int, columns: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from simulator import figures, riders, vehicles
 from simulator.figures import Part
 from simulator.portable import Draws
 from simulator.scene import FOCAL_PX, HAZE_TO_M, Actor, Ego
-from simulator.spec import CLASSES, WIDTH
+from simulator.spec import CLASSES, STUFF, WIDTH
 
 _TICK_S, _WARM_UP_S = 0.25, 6.0
 #: Share of far distances among those at which actors enter.
@@ -170,12 +170,15 @@ def _roadside(draws: Draws, ego: Ego, seconds: float, classes: Sequence[str]) ->
     z = 4.0
     while z < HAZE_TO_M + ego.speed * seconds:
         side = draws.choice((-1, 1))
-        class_id = None
+        class_id, stuff = None, STUFF[0]
         if draws.chance(0.12) and "car" in classes:
             parts, x = figures.car_end(draws, rear=True), draws.uniform(3.0, 3.8)
             class_id = classes.index("car")
         else:
-            parts, x = draws.choice(figures.CLUTTER)(draws), draws.uniform(4.5, 8.0)
-        actors.append(Actor(parts, class_id, 1, 0.0, side * x, z, 0.0, -ego.speed))
+            figure = draws.choice(figures.CLUTTER)
+            parts, x = figure(draws), draws.uniform(4.5, 8.0)
+            stuff = "vegetation" if figure in figures.PLANTS else stuff
+        actor = Actor(parts, class_id, 1, 0.0, side * x, z, 0.0, -ego.speed, stuff=stuff)
+        actors.append(actor)
         z += draws.uniform(3.0, 6.0)
     return actors

@@ -222,3 +222,4 @@ def bush(draws: Draws) -> list[Part]:
 
 #: Unlabelled things at the roadside.
 CLUTTER = (tree, tree, lamp_post, road_sign, bush)
+PLANTS = (tree, bush)

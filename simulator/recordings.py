@@ -14,11 +14,12 @@ import yaml
 from gen1.atomic import atomic_write
 from gen1.dat import write_dat
 from gen1.labels import write_boxes
+from gen1.masks import mask_path
 from gen1.spec import BOX, DAT_SUFFIX, EVENT, SPLITS
 from simulator.camera import Camera, Sensor
-from simulator.canvas import ONE
 from simulator.cast import ENTRANCES, cast, ego_motion
 from simulator.frames import picture_path, write_pictures
+from simulator.masks import MIN_OPACITY, class_map, masks_folder, write_classes, write_masks
 from simulator.portable import Draws
 from simulator.render import Renderer
 from simulator.scene import Actor, Ego
@@ -32,8 +33,8 @@ LABEL_PERIOD_US = 250_000
 #: A recording is held in memory whole: some 20 MB per second.
 MAX_SECONDS = 600
 #: A label needs this share of its object before all occluders, of its box inside the frame,
-#: this many visible pixels, and this opacity in the haze.
-MIN_UNCOVERED, MIN_INSIDE, MIN_PIXELS, MIN_OPACITY = 0.4, 0.3, 40, ONE // 2
+#: this many visible pixels, and MIN_OPACITY in the haze.
+MIN_UNCOVERED, MIN_INSIDE, MIN_PIXELS = 0.4, 0.3, 40
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,17 @@ class Settings:
 
 
 def simulate(
-    settings: Settings, split: str, index: int, frames: list[np.ndarray] | None = None
+    settings: Settings,
+    split: str,
+    index: int,
+    frames: list[np.ndarray] | None = None,
+    masks: list[np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One recording: EVENT [n] in order of time, and BOX [m] labels at 4 Hz.
 
     Every (seed, split, index) is a street of its own. Labels carry the times 249999, 499999, ...
-    frames: is given what a frame camera sees then, int32 [H, W] of log-luminance.
+    frames: is given what a frame camera sees then, int32 [H, W] of log-luminance; masks: the class
+    of every pixel, uint8 [H, W].
     """
     draws = Draws(settings.seed, SPLITS.index(split), index)
     ego = ego_motion(draws)
@@ -92,6 +98,8 @@ def simulate(
         boxes.append(_labels(renderer, ego, actors, end_us))
         if frames is not None:
             frames.append(renderer.frame.copy())
+        if masks is not None:
+            masks.append(class_map(renderer, actors, end_us / 1e6))
     labels = np.concatenate(boxes)
     labels["track_id"] = np.arange(1, len(labels) + 1)
     return np.concatenate(events), labels
@@ -125,6 +133,7 @@ class Job:
     split: str
     index: int
     frames: bool = False
+    masks: bool = False
 
     @property
     def name(self) -> str:
@@ -140,32 +149,41 @@ class Job:
 
     def is_done(self) -> bool:
         files = [self.dat, self.boxes]
+        times_us = self.settings.label_times_us
         if self.frames:
-            times_us = self.settings.label_times_us
             files += [picture_path(self.out, self.split, self.name, t_us) for t_us in times_us]
+        if self.masks:
+            folder = masks_folder(self.out, self.split, self.name)
+            files += [mask_path(folder, t_us) for t_us in times_us]
         return all(path.exists() for path in files)
 
     def run(self) -> int:
         """Write its files, each renamed into place when whole; return the number of events."""
-        frames: list[np.ndarray] = []
-        kept = frames if self.frames else None
-        events, boxes = simulate(self.settings, self.split, self.index, kept)
-        if self.frames:
-            times_us = self.settings.label_times_us
+        frames: list[np.ndarray] | None = [] if self.frames else None
+        masks: list[np.ndarray] | None = [] if self.masks else None
+        events, boxes = simulate(self.settings, self.split, self.index, frames, masks)
+        times_us = self.settings.label_times_us
+        if frames is not None:
             write_pictures(self.out, self.split, self.name, frames, times_us)
+        if masks is not None:
+            write_masks(masks_folder(self.out, self.split, self.name), masks, times_us)
         write_dat(self.dat, events, HEIGHT, WIDTH)
         write_boxes(self.boxes, boxes)
         return len(events)
 
 
 def plan(
-    out: Path | str, recordings: dict[str, int], settings: Settings, frames: bool = False
+    out: Path | str,
+    recordings: dict[str, int],
+    settings: Settings,
+    frames: bool = False,
+    masks: bool = False,
 ) -> list[Job]:
     """Jobs for the recordings of each split that `out` does not hold yet.
 
     Creates `out`, the folders of its splits, its settings file and, for other than the default
-    classes, a description of the data set. Raises ValueError if `out` holds recordings made with
-    other settings, or not made here.
+    classes, a description of the data set; and of the classes of masks. Raises
+    ValueError if `out` holds recordings made with other settings, or not made here.
     """
     out = Path(out)
     manifest, ours = out / SETTINGS_FILE, settings.stored()
@@ -185,8 +203,10 @@ def plan(
     if settings.classes != CLASSES:
         with atomic_write(out / DATASET_FILE) as file:
             file.write(_description(settings).encode())
+    if masks:
+        write_classes(out, settings.classes)
     counts = recordings.items()
-    jobs = [Job(out, settings, split, k, frames) for split, n in counts for k in range(n)]
+    jobs = [Job(out, settings, split, k, frames, masks) for split, n in counts for k in range(n)]
     return [job for job in jobs if not job.is_done()]
 
 

@@ -18,7 +18,7 @@ from simulator.backdrop import (
 from simulator.canvas import FRACTION_BITS, MIP_LEVELS, ONE
 from simulator.portable import Draws
 from simulator.scene import CAMERA_HEIGHT_M, FOCAL_PX, PLACEMENT_COLUMNS, Actor, Ego
-from simulator.spec import HEIGHT, WIDTH
+from simulator.spec import HEIGHT, STUFF, WIDTH
 
 _TEXEL = ROAD_TEXELS_PER_M * 65536.0
 
@@ -35,10 +35,10 @@ class Renderer:
         self.owner = np.full((HEIGHT, WIDTH), -1, np.int16)
         self.covered = np.zeros(len(actors), np.int64)
         self._ego, self._actors = ego, actors
-        self._panorama, self._road = panorama(draws), road(draws)
+        (self._panorama, self._stuff), self._road = panorama(draws), road(draws)
         sprites = [part.sprite for actor in actors for part in actor.parts]
         levels = [level for sprite in sprites for level in sprite.mips]
-        self._sizes = np.array([level.shape[1:] for level in levels]).reshape(-1, 2)
+        self._sizes = np.array([level.shape[1:] for level in levels], np.int64).reshape(-1, 2)
         ends = np.cumsum(self._sizes[:, 0] * self._sizes[:, 1])
         self._starts = np.concatenate([[0], ends])[:-1]
         texels = [level.reshape(2, -1).T for level in levels]
@@ -61,6 +61,16 @@ class Renderer:
                 placements[k], self._atlas, self._starts, self._sizes,
             )  # fmt: skip
             yield k
+
+    def backdrop(self, t_s: float) -> np.ndarray:
+        """uint8 [H, W]: which of STUFF is behind all actors at `t_s` seconds."""
+        column, row, skyline = self._look(np.array([t_s]))[0].tolist()
+        nearest = [(at + ONE // 2) >> FRACTION_BITS for at in (row, column)]
+        rows = np.clip(nearest[0] + np.arange(HEIGHT), 0, len(self._stuff) - 1)
+        first = nearest[1] % PANORAMA_COLUMNS
+        stuff = self._stuff[rows, first : first + WIDTH]
+        stuff[np.arange(HEIGHT) * ONE + ONE // 2 > skyline] = STUFF.index("road")
+        return stuff
 
     def _placements(self, t: np.ndarray) -> np.ndarray:
         """int64 [len(t), parts, PLACEMENT_COLUMNS], farthest actor first."""

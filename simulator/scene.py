@@ -10,7 +10,7 @@ import numpy as np
 from simulator.canvas import MIP_LEVELS, ONE, TEXELS_PER_M
 from simulator.figures import Part
 from simulator.portable import wave
-from simulator.spec import HEIGHT, WIDTH
+from simulator.spec import HEIGHT, STUFF, WIDTH
 
 FOCAL_PX = 260.0
 CAMERA_HEIGHT_M = 1.25
@@ -53,8 +53,8 @@ def _sum_of_waves(waves: tuple[tuple[float, float, float], ...], t: np.ndarray) 
 class Actor:
     """A figure on a straight path in camera coordinates, from `born` to `dies` seconds.
 
-    class_id: its place among the classes, or None for clutter. facing: 1 looks right, -1 left.
-    rate: gait cycles (or metres rolled) per second.
+    class_id: its place among the classes, or None for clutter, which is of `stuff`. facing: 1 looks
+    right, -1 left. rate: gait cycles (or metres rolled) per second.
     """
 
     parts: list[Part]
@@ -68,6 +68,7 @@ class Actor:
     nearest: float = 2.6
     rate: float = 0.0
     dies: float = float("inf")
+    stuff: str = STUFF[0]
 
     def position(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """X and Z in metres at `t` seconds."""

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "training": {"gen1", "models", "preprocessing", "evaluation"},
     "eval_gen1": {"gen1", "models", "preprocessing", "evaluation"},
     "images": {"gen1", "models", "evaluation", "training"},
+    "segmentation": {"gen1", "models", "preprocessing", "evaluation", "training"},
     "detect_gen1": {"gen1", "models", "preprocessing", "evaluation", "streaming"},
     "train_gen1": {"gen1", "models", "preprocessing", "evaluation", "training"},
 }

@@ -1,0 +1,1 @@
+"""Semantic segmentation: which pixel is of which class, on events and on pictures."""
