@@ -122,9 +122,9 @@ class BNAndPad(nn.Module):
     convolution folded with it equals one that pads its own input with zeros.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norm: Norm = batch_norm) -> None:
         super().__init__()
-        self.bn = batch_norm(channels)
+        self.bn = norm(channels)
 
     def border(self) -> Tensor:
         """The value of each channel's border, [C]."""
@@ -144,13 +144,13 @@ class RepConv(nn.Module):
     Without a nonlinearity inside, it equals one dense 3x3 convolution with bias at inference.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm = batch_norm) -> None:
         super().__init__()
         self.pointwise_in = pointwise(in_channels, in_channels)
-        self.bn_pad = BNAndPad(in_channels)
+        self.bn_pad = BNAndPad(in_channels, norm)
         self.depthwise = depthwise(in_channels, 3, padding=0)
         self.pointwise_out = pointwise(in_channels, out_channels)
-        self.bn = batch_norm(out_channels)
+        self.bn = norm(out_channels)
 
     def forward(self, x: Float[Tensor, "N _ H W"]) -> Float[Tensor, "N _ H W"]:
         x = self.bn_pad(self.pointwise_in(x))
