@@ -28,15 +28,17 @@ def per_step(x: Float[Tensor, "T B _ _ _"], *modules: nn.Module) -> Float[Tensor
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """nn.BatchNorm2d with the right gradient of a batch of one on a CPU.
+    """nn.BatchNorm2d with the right gradient of a batch, a row or a column of one on a CPU.
 
     torch 2.13 mistakes x or the incoming gradient for contiguous if its strides are
-    (C, 1, W*C, C) and the other is; a gradient of strides (C*H*W, 1, W*C, C) suits every x.
+    (C, 1, W*C, C) and the other is, or alike where H or W is 1, as tokens are; a gradient of
+    strides (C*H*W, 1, W*C, C) suits every x.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)
-        if len(x) == 1 and y.requires_grad:
+        N, _C, H, W = x.shape
+        if 1 in (N, H, W) and y.requires_grad:
             y.register_hook(lambda grad: grad.clone(memory_format=torch.channels_last))
         return y
 

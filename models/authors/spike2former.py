@@ -11,6 +11,8 @@ from models.spike2former.backbone import (
 )
 from models.spike2former.blocks import ESC, MLP
 from models.spike2former.decoder import Attention, DecoderLayer, DecoderMLP, Queries
+from models.spike2former.head import MaskEmbedding, MaskHead
+from models.spike2former.network import Spike2Former
 from models.spike2former.pixel_decoder import (
     DeformableAttention,
     EncoderLayer,
@@ -109,6 +111,20 @@ SPIKE2FORMER_PARTS: dict[type[nn.Module], dict[str, str]] = {
         **numbered("value", "attn.v_conv"),
         **numbered("out", "attn.out_conv"),
     },
+    MaskEmbedding: {"conv1": "fc1", "conv2": "fc2", "conv3": "fc_out"},
+    MaskHead: {
+        "classify": "cls_embed",
+        "embed": "mask_embed",
+        "shortcut": "shortcut_conv.0",
+        "shortcut_bn": "shortcut_conv.1",
+    },
+    Spike2Former: {
+        "spikeformer": "backbone",
+        "pixel_decoder": "decode_head.pixel_decoder",
+        "queries": "decode_head",
+        "decoder": "decode_head.transformer_decoder",
+        "head": "decode_head",
+    },
     DecoderLayer: {"to_map": "cross_attn", "to_queries": "self_attn", "mlp": "ffn"},
 }
 #: What they call a module's own tensors.
@@ -118,6 +134,7 @@ THEIR_TENSORS: dict[type[nn.Module], dict[str, str]] = {
         "attention_scale": "gamma2",
         "mlp_scale": "gamma3",
     },
+    MaskHead: {"shortcut_scale": "w"},
     Queries: {
         "start": "query_feat.weight",
         "place": "query_embed.weight",

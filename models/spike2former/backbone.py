@@ -4,15 +4,20 @@ Source: Yao et al., "Spike-driven Transformer V2", ICLR 2024, arXiv:2404.03663, 
 uses it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from models.blocks import BatchNorm, NeuronFactory, RepConv, per_step
-from models.spike2former.blocks import MLP, RealConv, Synapse, heads_joined, with_heads
-
-#: stage, x -> stage(x); a network may run it again for its gradients.
-Run = Callable[[nn.Module, Tensor], Tensor]
+from models.spike2former.blocks import (
+    MLP,
+    RealConv,
+    Run,
+    Synapse,
+    at_once,
+    heads_joined,
+    with_heads,
+)
 
 
 class SepConv(nn.Module):
@@ -122,7 +127,7 @@ class MetaSpikeFormer(nn.Module):
         self.widen = Synapse(neuron, c3, c4, 3, bias=True)
         self.stage5 = attention(c4, 2)
 
-    def forward(self, x: Tensor, run: Run = lambda stage, x: stage(x)) -> list[Tensor]:
+    def forward(self, x: Tensor, run: Run = at_once) -> list[Tensor]:
         x1 = run(self.stage1, x)
         x2 = run(self.stage2, self.down2(x1))
         x3 = run(self.stage3, self.down3(x2))

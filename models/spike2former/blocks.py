@@ -5,6 +5,7 @@ maps too, [T, B, C, N, 1], so that every layer is a convolution. Batch norms: ep
 Source: Lei et al., "Spike2Former", AAAI 2025, arXiv:2412.14587.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -15,6 +16,12 @@ from models.blocks import BatchNorm, NeuronFactory, per_step
 #: How three places of the published network read their axes: "aligned" as its text means them,
 #: "published" as its code does, which reshapes where it should permute.
 Axes = Literal["aligned", "published"]
+#: stage, x -> stage(x); a network may compute it a second time for its gradients.
+Run = Callable[[nn.Module, Tensor], Tensor]
+
+
+def at_once(stage: nn.Module, x: Tensor) -> Tensor:
+    return stage(x)
 
 
 class RealConv(nn.Module):
@@ -90,7 +97,7 @@ class MLP(nn.Module):
 
 
 def with_heads(x: Tensor, heads: int) -> Tensor:
-    """[T, B, C, H, W] -> tokens [T, B, heads, H * W, C / heads]; channel c: head c // (C / heads)."""
+    """[T, B, heads * d, H, W] -> tokens [T, B, heads, H * W, d]; channel c is of head c // d."""
     return x.flatten(3).unflatten(2, (heads, -1)).transpose(-1, -2)
 
 

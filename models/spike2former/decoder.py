@@ -33,7 +33,7 @@ def sine_positions(H: int, W: int, channels: int) -> Float[Tensor, "channels H W
 
 
 class Attention(nn.Module):
-    """Queries [T, B, E, Q, 1] gather values at keys [T, B, E, ...]: (q k^T / sqrt(E)) v, no softmax.
+    """(q k^T / sqrt(E)) v, without softmax: queries [T, B, E, Q, 1] gather values [T, B, E, ...].
 
     Raises ValueError for heads that do not divide the channels.
     """
@@ -128,7 +128,7 @@ class Decoder(nn.Module):
         T, B, E = memories[0].shape[:3]
         scales = queries.scale[:, :, None, None]
         maps = [m + scale for m, scale in zip(memories, scales, strict=True)]
-        places = [sine_positions(*m.shape[-2:], E).to(m) for m in maps]
+        places = [sine_positions(m.shape[-2], m.shape[-1], E).to(m) for m in maps]
         start, query_place = queries.start.T[:, :, None], queries.place.T[:, :, None]
         states = [start.expand(T, B, *start.shape)]
         for i, layer in enumerate(self.layers):

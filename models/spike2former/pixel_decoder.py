@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.blocks import BatchNorm, NeuronFactory, per_step
-from models.spike2former.blocks import ESC, MLP, Axes, Synapse, transposed_back
+from models.spike2former.blocks import ESC, MLP, Axes, Run, Synapse, at_once, transposed_back
 
 POINTS = 9  # of the 3x3 grid that each group samples around a px
 FIRST_SCALE = 1e-6  # of the encoder's branches, before training
@@ -146,8 +146,8 @@ class PixelDecoder(nn.Module):
         )
         self.mask_feature = Synapse(neuron, channels, channels, bias=True, norm=False)
 
-    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        y = self.leave(self.encoder(self.enter(maps[-1])))
+    def forward(self, maps: Sequence[Tensor], run: Run = at_once) -> tuple[Tensor, list[Tensor]]:
+        y = self.leave(run(self.encoder, self.enter(maps[-1])))
         out = [y]
         fine = list(zip(maps[:-1], self.laterals, self.smooth, strict=True))
         for x, lateral, smooth in reversed(fine):
