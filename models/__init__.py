@@ -8,7 +8,11 @@ from models.detector import DetectorConfig, DetectorNetwork, Family
 __all__ = ["build_model", "build_network", "resolve"]
 
 #: What names of models begin with, and checkpoints call a network -> where its `FAMILY` stands.
-FAMILIES = {"spikeyolo": "models.spikeyolo", "ems": "models.ems.network"}
+FAMILIES = {
+    "spikeyolo": "models.spikeyolo",
+    "ems": "models.ems.network",
+    "spike2former": "models.spike2former.network",
+}
 
 
 def family(name: str) -> Family:
@@ -50,12 +54,13 @@ def build_network(config: DetectorConfig) -> DetectorNetwork:
 
 
 def build_model(name: str, **overrides: Any) -> DetectorNetwork:
-    """Build `spikeyolo-{p,n,s,m,l}`, `ems-res{10,18,34}` or `ems-resnet34-cat`, with fresh weights.
+    """Build `spikeyolo-{p,n,s,m,l}`, `ems-res{10,18,34}`, `spike2former-15m`..., fresh weights.
 
-    Overrides are the fields of `SpikeYOLOConfig` or `EMSConfig`; those left out or None come from
-    the size and from `variant`: "coco" (80 classes, 3 channels) or "gen1" (2 classes, 2 channels;
-    SpikeYOLO: T 4, decay .5, input_scale .5, one block in layer 8; EMS-YOLO: T 5, its anchors).
-    The model maps x [T, B, C, H, W] to raw maps: [B, 64 + nc, H/s, W/s], s = 8, 16, 32, or
-    [B, 3 (5 + nc), H/s, W/s], s = 16, 32. Raises ValueError for an unknown name or setting.
+    Overrides are the fields of `SpikeYOLOConfig`, `EMSConfig` or `Spike2FormerConfig`; those left
+    out or None come from the size and from `variant`: "coco" (80 classes, 3 channels) or "gen1" (2
+    classes, 2 channels; SpikeYOLO: T 4, decay .5, input_scale .5, one block in layer 8; EMS-YOLO: T
+    5, its anchors). The model maps x [T, B, C, H, W] to raw maps: [B, 64 + nc, H/s, W/s], s = 8,
+    16, 32, or [B, 3 (5 + nc), H/s, W/s], s = 16, 32; Spike2Former's segment: see there.
+    Raises ValueError for an unknown name or setting.
     """
     return build_network(resolve(name, **overrides))

@@ -28,15 +28,17 @@ def per_step(x: Float[Tensor, "T B _ _ _"], *modules: nn.Module) -> Float[Tensor
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """nn.BatchNorm2d with the right gradient of a batch of one on a CPU.
+    """nn.BatchNorm2d with the right gradient of a batch, a row or a column of one on a CPU.
 
     torch 2.13 mistakes x or the incoming gradient for contiguous if its strides are
-    (C, 1, W*C, C) and the other is; a gradient of strides (C*H*W, 1, W*C, C) suits every x.
+    (C, 1, W*C, C) and the other is, or alike where H or W is 1, as tokens are; a gradient of
+    strides (C*H*W, 1, W*C, C) suits every x.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)
-        if len(x) == 1 and y.requires_grad:
+        N, _C, H, W = x.shape
+        if 1 in (N, H, W) and y.requires_grad:
             y.register_hook(lambda grad: grad.clone(memory_format=torch.channels_last))
         return y
 
@@ -122,9 +124,9 @@ class BNAndPad(nn.Module):
     convolution folded with it equals one that pads its own input with zeros.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norm: Norm = batch_norm) -> None:
         super().__init__()
-        self.bn = batch_norm(channels)
+        self.bn = norm(channels)
 
     def border(self) -> Tensor:
         """The value of each channel's border, [C]."""
@@ -144,13 +146,13 @@ class RepConv(nn.Module):
     Without a nonlinearity inside, it equals one dense 3x3 convolution with bias at inference.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm = batch_norm) -> None:
         super().__init__()
         self.pointwise_in = pointwise(in_channels, in_channels)
-        self.bn_pad = BNAndPad(in_channels)
+        self.bn_pad = BNAndPad(in_channels, norm)
         self.depthwise = depthwise(in_channels, 3, padding=0)
         self.pointwise_out = pointwise(in_channels, out_channels)
-        self.bn = batch_norm(out_channels)
+        self.bn = norm(out_channels)
 
     def forward(self, x: Float[Tensor, "N _ H W"]) -> Float[Tensor, "N _ H W"]:
         x = self.bn_pad(self.pointwise_in(x))

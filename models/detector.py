@@ -56,6 +56,7 @@ class DetectorConfig:
     checkpoint_stages: bool = False
 
     family: ClassVar[str]  # its key in `models.FAMILIES`
+    task: ClassVar[str] = "detection"  # or "segmentation": what its maps mean
     by_name: ClassVar[tuple[str, ...]] = ()  # fields that nobody writes: the name says them
     renamed: ClassVar[Mapping[str, str]] = {}  # neurons, by their names in older files
 

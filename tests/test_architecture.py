@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "train_gen1": {"gen1", "models", "preprocessing", "evaluation", "training"},
 }
 #: Wings of a core room that the rest of it does not load: a registry may open them when asked.
-RINGS = ("models.kernels", "models.ems", "models.authors")
+RINGS = ("models.kernels", "models.ems", "models.spike2former", "models.authors")
 
 
 def modules() -> dict[str, Path]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from models import build_network
 from models.authors.ems import ems_constants, ems_parts, infer_ems_config, is_ems
+from models.authors.spike2former import THEIR_TENSORS, spike2former_parts
 from models.authors.spikeyolo import FROZEN, THEIR_PARTS, infer_spikeyolo_config
 from models.detector import DetectorConfig
 from models.ems.network import EMSConfig
@@ -21,7 +22,7 @@ __all__ = ["FROZEN", "convert_state_dict", "infer_config", "tensor_names"]
 def module_names(module: nn.Module, ours: str = "", theirs: str = "") -> Iterator[tuple[str, str]]:
     """Our name and the authors' name of a module and of every module inside it."""
     yield ours, theirs
-    parts = THEIR_PARTS.get(type(module)) or ems_parts(module)
+    parts = THEIR_PARTS.get(type(module)) or ems_parts(module) or spike2former_parts(module)
     single = type(module) is nn.Sequential and len(module) == 1  # theirs: the block alone
     for name, child in module.named_children():
         inside = [key for key in parts if key.startswith(f"{name}.")]  # parts of a part
@@ -39,7 +40,8 @@ def tensor_names(module: nn.Module) -> dict[str, str]:
     names = {}
     for name in module.state_dict():
         owner, _, tensor = name.rpartition(".")
-        names[name] = f"{theirs[owner]}.{tensor}".lstrip(".")
+        called = THEIR_TENSORS.get(type(module.get_submodule(owner)), {})
+        names[name] = f"{theirs[owner]}.{called.get(tensor, tensor)}".lstrip(".")
     return names
 
 

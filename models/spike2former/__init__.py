@@ -1,0 +1,1 @@
+"""Spike2Former: segmentation, per mask or per pixel."""
