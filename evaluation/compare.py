@@ -28,16 +28,18 @@ from gen1.protocol import PROTOCOLS
 from preprocessing.histogram import KEEPS_ALL
 
 Metrics = dict[str, Any]
-#: Protocols of recordings, and that of pictures.
-KNOWN = (*PROTOCOLS, "coco")
+#: Protocols of boxes in recordings, of boxes in pictures, of masks: what an absent class counts.
+ABSENT = ("present", "all")
+KNOWN = (*PROTOCOLS, "coco", *ABSENT)
+#: What the first two figures of a protocol are.
+BOXES, PIXELS = ("mAP@50:95", "mAP@50"), ("mIoU", "pixel accuracy")
 NEEDED = {"energy", "protocols", "recordings_crc32", "latency_ms", "trained"}
 NEEDED |= {"model", "network", "histogram", "input", "detect"}
 #: Settings that the columns of a comparison show anyway: T, D, the model and its activation.
 SHOWN = {"network.time_steps", "network.max_spikes", "network.activation", "network.in_channels"}
 SHOWN |= {"network.depth", "network.width", "network.wide_p5", "histogram.time_steps"}
 COLUMNS = (
-    "model", "T", "D", "seeds", "parameters", "mAP@50:95", "mAP@50", "GMAC", "GAC", "firing",
-    "mJ", "ANN / this", "mJ with memory", "ms", "config",
+    "GMAC", "GAC", "firing", "mJ", "ANN / this", "mJ with memory", "ms", "config",
 )  # fmt: skip
 
 
@@ -212,6 +214,11 @@ def names_of(rows: list[Row]) -> list[str]:
     ]
 
 
+def figures_of(protocol: str) -> tuple[str, str]:
+    """Names of the first two figures of a protocol."""
+    return PIXELS if protocol in ABSENT else BOXES
+
+
 def stat(protocol: str, column: int) -> Callable[[Metrics], float]:
     """One of the 12 COCO figures of an evaluation."""
     return lambda metrics: metrics["protocols"][protocol]["stats"][column]
@@ -255,7 +262,7 @@ def comparison_table(rows: list[Row], protocol: str) -> str:
     Histogram, network and training settings that are not the same everywhere get a column.
     """
     varied = varied_settings(rows)
-    head = (*COLUMNS[:3], *varied, *COLUMNS[3:])
+    head = ("model", "T", "D", *varied, "seeds", "parameters", *figures_of(protocol), *COLUMNS)
     details = [[values[index] for values in varied.values()] for index in range(len(rows))]
     told = [(row.model, row.steps, detail) for row, detail in zip(rows, details, strict=True)]
     body = []
@@ -295,7 +302,7 @@ def runs_in_words(rows: list[Row]) -> str:
 
 
 def accuracy_over_energy(rows: list[Row], protocol: str) -> Figure:
-    """mAP@50:95 against energy per inference.
+    """mAP@50:95, or mIoU, against energy per inference.
 
     A point per row, with the standard deviation over its seeds both ways; the runs it is made of
     lie faintly behind.
@@ -319,7 +326,7 @@ def accuracy_over_energy(rows: list[Row], protocol: str) -> Figure:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set(xlabel="energy per inference (mJ)", ylabel="mAP@50:95")
+    axes.set(xlabel="energy per inference (mJ)", ylabel=figures_of(protocol)[0])
     mapped, _, rest = rule_in_words(rows, protocol).partition(", evaluated")
     axes.set_title(f"{mapped},\nevaluated{rest}", fontsize=7)
     axes.grid(alpha=0.3)

@@ -24,7 +24,7 @@ from models.checkpoint import Checkpoint, checkpoint_file, load_model
 from models.choices import refuse_unknown_choices
 from models.decode import DetectConfig
 from models.deploy import deploy
-from models.detector import DetectorNetwork
+from models.detector import DetectorNetwork, refuse_other_task
 from models.device import pick_device
 from models.energy import EnergyReport, measure_energy
 from preprocessing.dataset import HistogramDataset, Loader, collate
@@ -238,6 +238,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
     """Evaluate, write metrics.json, detections/ and report/ under config.output; return metrics."""
     device = pick_device(config.device)
     model, checkpoint = load_model(checkpoint_file(config.checkpoint))
+    refuse_other_task(checkpoint.config, "detection", config.checkpoint)
     model.to(device)
     dataset = open_split(
         config.cache, config.split, checkpoint.config, *input_of(checkpoint.meta, config.checkpoint)

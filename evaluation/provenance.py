@@ -84,7 +84,9 @@ def config_hash(metrics: dict[str, Any]) -> str:
 
 
 def thresholds(detect: dict[str, Any]) -> str:
-    """How detections were made, in words."""
+    """How detections were made, in words; of a network without any, that each pixel counts."""
+    if not detect:
+        return "every labelled pixel counts once"
     return (
         f"score >= {detect['score_threshold']}, NMS at IoU {detect['iou_threshold']}, "
         f"at most {detect['max_detections']} boxes a frame"

@@ -4,7 +4,7 @@ import base64
 import io
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
@@ -43,16 +43,38 @@ def write_report(
         "Firing rate per layer": firing_rates(energy),
         "Energy per layer": energy_per_layer(energy),
     }
-    write_page(directory, metrics, figures, sources(metrics))
+    write_page(directory, metrics, figures, page_of(metrics, sources(metrics)))
+
+
+class Page(NamedTuple):
+    """The words of a report: `table` as in the terminal, `classes` with a head as first row.
+
+    rule: that of the figures, in a line. sources: where every number comes from.
+    """
+
+    table: str
+    title: str
+    classes: list[list[str]]
+    rule: str
+    sources: dict[str, str]
+
+
+def page_of(metrics: dict[str, Any], sources: dict[str, str]) -> Page:
+    """The words of an evaluation of boxes."""
+    protocols = metrics["protocols"]
+    head = [f"{name}, {figure}" for name in protocols for figure in ("AP@50:95", "AP@50")]
+    classes = [["class", *head]]
+    for name in metrics["per_class"]:
+        figures = (ap for scores in protocols.values() for ap in scores["per_class"][name])
+        classes.append([name, *map(ap_text, figures)])
+    title = "Average precision per class"
+    return Page(results_table(metrics), title, classes, rule_of(metrics), sources)
 
 
 def write_page(
-    directory: Path, metrics: dict[str, Any], figures: dict[str, Figure], told: dict[str, str]
+    directory: Path, metrics: dict[str, Any], figures: dict[str, Figure], page: Page
 ) -> None:
-    """Write report.html, self-contained, and the figures as PNG into `directory`.
-
-    told: the rule behind every number of the page.
-    """
+    """Write report.html, self-contained, and the figures as PNG into `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
     encoded = {}
     for title, figure in figures.items():
@@ -62,28 +84,20 @@ def write_page(
             file.write(png.getvalue())
         encoded[title] = base64.b64encode(png.getvalue()).decode()
     with atomic_write(directory / "report.html") as file:
-        file.write(html_page(metrics, encoded, told).encode())
+        file.write(html_page(metrics, encoded, page).encode())
 
 
-def html_page(
-    metrics: dict[str, Any], pictures: dict[str, str], told: dict[str, str] | None = None
-) -> str:
-    """The page for metrics.json and pictures (title -> PNG in base64); its text is escaped.
-
-    told: the rule behind every number, else what `sources` says of an evaluation on a cache.
-    """
+def html_page(metrics: dict[str, Any], pictures: dict[str, str], page: Page) -> str:
+    """The page for metrics.json and pictures (title -> PNG in base64); its text is escaped."""
     folder = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
         loader=folder, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["ap_text"] = ap_text
     return environment.get_template("report.html").render(
         title=f"{metrics['model']} on {metrics['split']}",
-        table=results_table(metrics),
-        metrics=metrics,
+        page=page,
+        assumptions=metrics["energy"]["assumptions"],
         pictures=pictures,
-        rule=rule_of(metrics),
-        sources=sources(metrics) if told is None else told,
     )
 
 

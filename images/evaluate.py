@@ -22,7 +22,7 @@ from models.authors import convert_state_dict, infer_config
 from models.authors.files import read_authors_file
 from models.checkpoint import Checkpoint, checkpoint_file, load_model, load_weights
 from models.decode import DetectConfig, non_max_suppression
-from models.detector import DetectorNetwork
+from models.detector import DetectorNetwork, refuse_other_task
 from models.device import pick_device
 from models.energy import EnergyReport, measure_energy
 
@@ -75,6 +75,7 @@ def load_network(path: Path, images: ImageSet) -> tuple[DetectorNetwork, Checkpo
     """
     model, checkpoint = load_ours_or_theirs(checkpoint_file(path))
     config = checkpoint.config
+    refuse_other_task(config, "detection", path)
     if checkpoint.meta.get("histogram") or config.in_channels != 3:
         raise ValueError(f"{path}: reads event histograms, expected a network of pictures")
     if config.num_classes != len(images.categories):

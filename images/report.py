@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from evaluation.pictures import LABEL_COLOUR, class_colour, energy_per_layer, firing_rates
-from evaluation.report import write_page
+from evaluation.report import page_of, write_page
 from images.coco import ImageSet, Picture, read_picture
 from images.score import CocoMetrics
 from models.energy import EnergyReport
@@ -41,7 +41,7 @@ def write_report(
         "checkpoint": metrics["checkpoint"],
         "evaluated": f"commit {metrics['commit']}, config {metrics['config_hash']}",
     }
-    write_page(directory, metrics, figures, sources)
+    write_page(directory, metrics, figures, page_of(metrics, sources))
 
 
 def detections_figure(

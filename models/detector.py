@@ -99,6 +99,12 @@ class DetectorConfig:
         return self.bins_per_step if self.is_spiking else self.time_steps
 
 
+def refuse_other_task(config: DetectorConfig, task: str, source: Any) -> None:
+    """ValueError, naming the source, for a network of another task."""
+    if config.task != task:
+        raise ValueError(f"{source}: is a network of {config.task}, expected one of {task}")
+
+
 @runtime_checkable
 class Criterion(Protocol):
     """The losses of raw maps against targets [M, 6], by name, weighed, per image."""

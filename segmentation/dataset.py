@@ -1,6 +1,7 @@
 """Cache of events and masks beside the recordings -> samples -> batches, at network size."""
 
 import warnings
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -157,6 +158,18 @@ class MaskDataset(Dataset[MaskSample]):
     def mask(self, index: int) -> np.ndarray:
         """The mask of a sample as labelled, uint8 [H, W] at the sensor's size, for scoring."""
         return read_mask(self._pairs[index].path, self.spec, self.sensor_hw)
+
+    def frames(self, index: int) -> np.ndarray:
+        """The histogram of a sample as the cache has it, uint8 [T, C, H, W]."""
+        return self.events.histogram(self._pairs[index].row)
+
+    def checksum(self) -> int:
+        """CRC-32 of the names, times and bytes of all masks: tells which were scored."""
+        found = 0
+        for pair in self._pairs:
+            found = zlib.crc32(f"{pair.recording} {pair.t_us}".encode(), found)
+            found = zlib.crc32(pair.path.read_bytes(), found)
+        return found
 
     @property
     def label_times(self) -> list[tuple[str, int]]:

@@ -15,7 +15,7 @@ from gen1.spec import DatasetSpec, unnamed
 from models.checkpoint import checkpoint_file, load_model
 from models.decode import DetectConfig, non_max_suppression
 from models.deploy import deploy
-from models.detector import DetectorNetwork
+from models.detector import DetectorNetwork, refuse_other_task
 from models.device import pick_device
 from models.neuron import neurons
 from preprocessing.geometry import as_boxes
@@ -67,6 +67,7 @@ def load_network(checkpoint: Path | str) -> Network:
     """The network of a checkpoint or run directory (its best.pt)."""
     path = checkpoint_file(checkpoint)
     model, loaded = load_model(path)
+    refuse_other_task(loaded.config, "detection", path)
     settings, kind, spec = input_of(loaded.meta, path)
     if model.config.num_classes > len(spec.classes):
         spec = replace(spec, classes=unnamed(model.config.num_classes), label_ids=())

@@ -248,10 +248,11 @@ class Trainer:
         alone = self.ranks.world == 1 or updates
         with nullcontext() if alone else self.network.no_sync():  # type: ignore[operator]
             with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-                maps = self.network(batch.network_input().to(self.dtype))
+                x = batch.network_input().to(self.dtype)
+                maps = self.network(x)
             losses = self.task.criterion([m.to(self.dtype) for m in maps], batch)
             parts = torch.stack([*losses.values()])
-            images = self.ranks.sum(parts.new_tensor(len(maps[0])))
+            images = self.ranks.sum(parts.new_tensor(x.shape[1]))
             loss = parts.sum() * images
             mean_over_ranks = loss * self.ranks.world / optim.accumulate  # DDP divides by world
             self.scaler.scale(mean_over_ranks).backward()

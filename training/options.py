@@ -10,7 +10,7 @@ import yaml
 
 from gen1 import command
 from models import family_of, resolve
-from models.detector import DetectorConfig
+from models.detector import DetectorConfig, refuse_other_task
 from training.config import RunConfig, as_of_today
 
 #: Settings of a network on which the published values of the others depend.
@@ -23,11 +23,13 @@ def chosen(
     published: Mapping[str, Any],
     source: str,
     count_classes: Callable[[str], int],
+    task: str = "detection",
 ) -> DetectorConfig:
     """The network that files and options name, as published, before all else is read.
 
     published: what is chosen if they say nothing. source: the setting that says where the data are,
-    of which count_classes tells how many classes they have, or raises ValueError.
+    of which count_classes tells how many classes they have, or raises ValueError. A network of
+    another task raises it, too.
     """
     options = command.peek(words, [source, *(f"model.{name}" for name in CHOICES)])
     found, data = dict(published), None
@@ -40,7 +42,9 @@ def chosen(
     with suppress(ValueError):  # it will say what is wrong with it when it is opened
         found["num_classes"] = count_classes(options[source] or data or "")
     given = {name: options[f"model.{name}"] for name in CHOICES}
-    return resolve(**found | {name: value for name, value in given.items() if value})
+    config = resolve(**found | {name: value for name, value in given.items() if value})
+    refuse_other_task(config, task, f"model {config.name}")
+    return config
 
 
 def command_line(

@@ -1,0 +1,82 @@
+"""`python -m segmentation.train`: a cache and its masks -> a network that names every pixel.
+
+The loop is `training.loop.Trainer`, the task `segmentation.training`; torchrun starts several, and
+the same command continues a run.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from gen1 import command
+from gen1.atomic import make_writable
+from models import build_network
+from models.detector import DetectorConfig
+from preprocessing.cache import read_manifest
+from segmentation.dataset import folder_of, spec_of_masks
+from segmentation.training import MaskTrainConfig, about_data, mask_task
+from training import options
+from training.loop import Trainer
+from training.ranks import ALONE, Ranks
+from training.running import begin, from_words
+from training.saving import seed_everything
+
+DESCRIPTION = """Train a network that names the class of every pixel, on events and their masks.
+Interrupt it as you like: the same command continues.
+
+  python -m segmentation.train --config configs/segmentation.yaml --cache CACHE --masks RECORDINGS
+        --output RUN
+        the small network with its mask head; options after it change its settings
+  python -m segmentation.train --config configs/segmentation.yaml --model.head fpn ...
+        a class per pixel instead of queries: lighter, and faster to train"""
+EVENTS = {"name": "spike2former-tiny", "variant": "gen1"}
+
+
+def trainer_of(config: MaskTrainConfig, ranks: Ranks = ALONE) -> Trainer:
+    """The run that a configuration asks for, at its beginning."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    make_writable(config.output)
+    seed_everything(config.seed)
+    manifest = read_manifest(config.cache)
+    model = build_network(config.model)
+    started = begin(model, config, ranks)
+    task = mask_task(config, model, manifest, ranks)
+    trainer = Trainer(config, model, task, about_data(manifest, task), ranks)
+    trainer.begun_from = started
+    return trainer
+
+
+def run(config: MaskTrainConfig, ranks: Ranks = ALONE) -> Path:
+    """Train, or continue, to the end; returns the best checkpoint's path."""
+    trainer_of(config, ranks).run()
+    return config.output / "best.pt"
+
+
+def count_classes(masks: str) -> int:
+    """Classes of a set's masks, by its masks.yaml."""
+    folder = Path(masks)
+    return len(spec_of_masks(folder, folder_of(folder, "train")).classes)
+
+
+def chosen(words: Sequence[str]) -> DetectorConfig:
+    """The network that the words name, for as many classes as the masks have."""
+    return options.chosen(words, EVENTS, "masks", count_classes, "segmentation")
+
+
+def command_line(published: DetectorConfig) -> command.CommandLine:
+    prog = "python -m segmentation.train"
+    return options.command_line(prog, DESCRIPTION, MaskTrainConfig, published)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 1 after an error, 130 when interrupted."""
+    words = sys.argv[1:] if argv is None else argv
+    return from_words(words, chosen, command_line, MaskTrainConfig, run)
+
+
+enter = command.door(main)
+if __name__ == "__main__":
+    enter()
