@@ -145,6 +145,18 @@ def spool(
     if target.exists() and target.samefile(source):
         raise ValueError(f"{target}: is the source itself, expected another name to write")
     stream = OPENERS.get(source.suffix.lower(), open_raw)(source)
+    return write_stream(source, stream, target, height, width, synced)
+
+
+def write_stream(
+    source: Path,
+    stream: Stream,
+    target: Path,
+    height: int | None = None,
+    width: int | None = None,
+    synced: bool = True,
+) -> tuple[Converted, int]:
+    """As `spool`, of events that were opened already; source: what messages name."""
     said_hw = stream.size_hw
     found_hw = said_hw or stream.guess_hw or (None, None)
     size_hw = height or found_hw[0], width or found_hw[1]
