@@ -1,4 +1,4 @@
-"""The SpikeYOLO and EMS-YOLO authors' weights as ours, strict in both directions.
+"""The SpikeYOLO, EMS-YOLO and Spike2Former authors' weights as ours, strict in both directions.
 
 `python -m models.authors CHECKPOINT OUT` turns one of their published files into a checkpoint.
 """
@@ -10,10 +10,17 @@ from torch import Tensor, nn
 
 from models import build_network
 from models.authors.ems import ems_constants, ems_parts, infer_ems_config, is_ems
-from models.authors.spike2former import THEIR_TENSORS, spike2former_parts
+from models.authors.spike2former import (
+    THEIR_TENSORS,
+    infer_spike2former_config,
+    is_spike2former,
+    spike2former_parts,
+    their_shape,
+)
 from models.authors.spikeyolo import FROZEN, THEIR_PARTS, infer_spikeyolo_config
 from models.detector import DetectorConfig
 from models.ems.network import EMSConfig
+from models.spike2former.network import Spike2FormerConfig
 from models.spikeyolo import SpikeYOLOConfig
 
 __all__ = ["FROZEN", "convert_state_dict", "infer_config", "tensor_names"]
@@ -47,12 +54,14 @@ def tensor_names(module: nn.Module) -> dict[str, str]:
 
 def infer_config(
     state: dict[str, Tensor], variant: str | None = None
-) -> SpikeYOLOConfig | EMSConfig:
-    """The configuration of the network that a state_dict of either authors belongs to.
+) -> SpikeYOLOConfig | EMSConfig | Spike2FormerConfig:
+    """The configuration of the network that a state_dict of one of the authors belongs to.
 
     Read off the names and shapes of its tensors. Raises ValueError if a telling one is absent or
     misshapen, or of no published width.
     """
+    if is_spike2former(state):
+        return infer_spike2former_config(state, variant)
     infer = infer_ems_config if is_ems(state) else infer_spikeyolo_config
     return infer(state, variant)
 
@@ -70,9 +79,12 @@ def convert_state_dict(
     config = config or infer_config(state)
     with torch.device("meta"):
         network = build_network(config)
-    constants = ems_constants(config) if isinstance(config, EMSConfig) else FROZEN
+    constants = constants_of(config)
     names = tensor_names(network)
-    shapes = {names[ours]: tensor.shape for ours, tensor in network.state_dict().items()}
+    ours_shaped = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    shapes = {names[ours]: shape for ours, shape in ours_shaped.items()}
+    if isinstance(config, Spike2FormerConfig):
+        shapes = {theirs: their_shape(theirs, shape) for theirs, shape in shapes.items()}
     shapes |= {theirs: constant.shape for theirs, constant in constants.items()}
     for theirs, shape in shapes.items():
         if theirs not in state:
@@ -87,4 +99,11 @@ def convert_state_dict(
         if not torch.equal(state[theirs].to(constant), constant):
             wanted = f"{constant.min():g}..{constant.max():g}"
             raise ValueError(f"tensor {theirs!r} holds other values than {wanted}")
-    return {ours: state[theirs] for ours, theirs in names.items()}
+    return {ours: state[theirs].view(ours_shaped[ours]) for ours, theirs in names.items()}
+
+
+def constants_of(config: DetectorConfig) -> dict[str, Tensor]:
+    """What their state_dict holds and ours does not."""
+    if isinstance(config, EMSConfig):
+        return ems_constants(config)
+    return FROZEN if isinstance(config, SpikeYOLOConfig) else {}

@@ -13,6 +13,7 @@ from models.authors.files import read_authors_file
 from models.checkpoint import save_checkpoint
 from models.detector import DetectorConfig
 from models.ems.network import EMSConfig
+from models.spikeyolo import SpikeYOLOConfig
 
 
 def authors_histogram(config: DetectorConfig, spec: DatasetSpec) -> dict[str, object] | None:
@@ -70,7 +71,7 @@ def convert_file(
     }
     save_checkpoint(out, config, network.state_dict(), meta)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    frozen = "" if isinstance(config, EMSConfig) else " with the 16 frozen ones"
+    frozen = " with the 16 frozen ones" if isinstance(config, SpikeYOLOConfig) else ""
     parameters += 16 if frozen else 0
     return (
         f"{checkpoint}: {found.held_by}: {config.name}, variant {config.variant}, "
@@ -83,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = command.command_line(
         "python -m models.authors",
-        "Turn a checkpoint of the SpikeYOLO or EMS-YOLO authors into one of ours.\n"
+        "Turn a checkpoint of the SpikeYOLO, EMS-YOLO or Spike2Former authors into one of ours.\n"
         "Nothing in their file is executed.",
         convert_file,
     )

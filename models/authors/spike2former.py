@@ -1,7 +1,12 @@
 """The Spike2Former authors' names of layers and tensors, and what shapes tell of a network."""
 
-from torch import nn
+import re
+from dataclasses import replace
 
+import torch
+from torch import Tensor, nn
+
+from models import resolve
 from models.spike2former.backbone import (
     ConvBlock,
     LinearAttention,
@@ -12,8 +17,9 @@ from models.spike2former.backbone import (
 from models.spike2former.blocks import ESC, MLP
 from models.spike2former.decoder import Attention, DecoderLayer, DecoderMLP, Queries
 from models.spike2former.head import MaskEmbedding, MaskHead
-from models.spike2former.network import Spike2Former
+from models.spike2former.network import SIZES, Spike2Former, Spike2FormerConfig
 from models.spike2former.pixel_decoder import (
+    POINTS,
     DeformableAttention,
     EncoderLayer,
     EncoderMLP,
@@ -145,3 +151,65 @@ THEIR_TENSORS: dict[type[nn.Module], dict[str, str]] = {
 
 def spike2former_parts(module: nn.Module) -> dict[str, str]:
     return SPIKE2FORMER_PARTS.get(type(module), {})
+
+
+STEM = "backbone.downsample1_1.encode_conv.weight"
+HEAD, ENCODER = "decode_head", "decode_head.pixel_decoder.encoder.layers"
+DECODER = "decode_head.transformer_decoder.layers"
+#: Layers of theirs over tokens: convolutions of one axis, and linear ones.
+ONE_AXIS = re.compile(r"\.(mlp|ffn|self_attn|cross_attn)\.|shortcut_conv\.0")
+NO_AXIS = re.compile(r"\.(cls_embed|mask_embed)\.")
+
+
+def their_shape(name: str, ours: torch.Size) -> torch.Size:
+    """Of a tensor they call `name`: a 1x1 convolution of ours may have fewer axes there."""
+    if len(ours) != 4:
+        return ours
+    axes = 0 if NO_AXIS.search(name) else 1 if ONE_AXIS.search(name) else 2
+    return torch.Size(ours[: 2 + axes])
+
+
+def is_spike2former(state: dict[str, Tensor]) -> bool:
+    return STEM in state and state[STEM].dim() == 4
+
+
+def infer_spike2former_config(
+    state: dict[str, Tensor], variant: str | None = None
+) -> Spike2FormerConfig:
+    """Read everything but the heads off names and shapes; those are 8 in all published networks.
+
+    Axes are as published, or the weights would mean nothing. Raises ValueError if a telling
+    tensor is absent.
+    """
+
+    def shape(name: str) -> torch.Size:
+        if name not in state:
+            raise ValueError(f"missing tensor {name!r}: this is not a Spike2Former state_dict")
+        return state[name].shape
+
+    downs = ("1_2", "2", "3", "4")
+    widths = tuple(shape(f"backbone.downsample{d}.encode_conv.weight")[0] for d in downs)
+    queries, channels = shape(f"{HEAD}.query_feat.weight")
+    config = resolve(
+        "spike2former-15m",
+        variant=variant or "coco",
+        num_classes=shape(f"{HEAD}.cls_embed.weight")[0] - 1,
+        in_channels=shape(STEM)[1],
+        axes="published",
+        widths=widths,
+        channels=channels,
+        queries=queries,
+        encoder_layers=_count(state, ENCODER),
+        encoder_hidden=shape(f"{ENCODER}.0.ffn.fc1_conv.weight")[0],
+        encoder_groups=shape(f"{ENCODER}.0.dcn.mask.0.weight")[0] // POINTS,
+        decoder_layers=_count(state, DECODER),
+        decoder_hidden=shape(f"{DECODER}.0.ffn.fc1.weight")[0],
+    )
+    assert isinstance(config, Spike2FormerConfig)
+    sizes = (size for size, published in SIZES.items() if published.widths == widths)
+    return replace(config, name="-".join(["spike2former", *sizes]))
+
+
+def _count(state: dict[str, Tensor], layers: str) -> int:
+    """How many numbered layers there are."""
+    return len({name[len(layers) + 1 :].split(".")[0] for name in state if name.startswith(layers)})
