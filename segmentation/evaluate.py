@@ -70,12 +70,12 @@ def open_masks(config: MaskEvalConfig, checkpoint: Checkpoint) -> MaskDataset:
     Raises ValueError for a network of another task, and for masks of other classes.
     """
     refuse_other_task(checkpoint.config, "segmentation", config.checkpoint)
-    histogram, input, _ = input_of(checkpoint.meta, config.checkpoint)
-    check_input(checkpoint.config.in_channels, checkpoint.config.time_steps, histogram, input)
+    histogram, kind, _ = input_of(checkpoint.meta, config.checkpoint)
+    check_input(checkpoint.config.in_channels, checkpoint.config.time_steps, histogram, kind)
     learnt = mask_spec_from(checkpoint.meta["masks"], str(config.checkpoint))
     geometry = Geometry(histogram.height, histogram.width, histogram.downsample)
     dataset = MaskDataset(
-        config.cache, config.masks, config.split, geometry, settings=histogram, input=input
+        config.cache, config.masks, config.split, geometry, settings=histogram, input=kind
     )
     if dataset.spec.classes != learnt.classes:
         found = f"{config.masks}: has the classes {', '.join(dataset.spec.classes)}"
