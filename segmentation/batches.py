@@ -1,7 +1,9 @@
 """Pictures with masks -> samples -> batches, the same interface as for events."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -92,8 +94,12 @@ def stack_pictures(
 class PicturesToLearn(Dataset[PictureSample]):
     """Crops of the pictures of a set, drawn from (seed, epoch, index)."""
 
-    def __init__(self, pictures: PictureSet, config: FramingConfig, seed: int = 0) -> None:
+    def __init__(
+        self, pictures: PictureSet, config: FramingConfig, seed: int = 0, time_steps: int = 1
+    ) -> None:
         self.pictures, self.config, self._seed = pictures, config, seed
+        self.spec, self.name = pictures.spec, pictures.name
+        self.stack = partial(stack_pictures, time_steps=time_steps, centred=True)
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
@@ -110,12 +116,17 @@ class PicturesToLearn(Dataset[PictureSample]):
 
 
 class PicturesToScore(Dataset[PictureSample]):
-    """Whole pictures of a set whose shorter side is `side` px; 0 leaves them as they are."""
+    """Whole pictures of a set whose shorter side is `side` px; 0 leaves them as they are.
 
-    def __init__(self, pictures: PictureSet, side: int = 0) -> None:
+    time_steps: of the network, which is shown the same picture in each.
+    """
+
+    def __init__(self, pictures: PictureSet, side: int = 0, time_steps: int = 1) -> None:
         if side < 0:
             raise ValueError(f"side is {side} px, expected 0 (as they are) or more")
         self.pictures, self.side = pictures, side
+        self.spec, self.name = pictures.spec, pictures.name
+        self.stack = partial(stack_pictures, time_steps=time_steps, centred=True)
 
     def __len__(self) -> int:
         return len(self.pictures.pairs)
@@ -130,3 +141,23 @@ class PicturesToScore(Dataset[PictureSample]):
     def mask(self, index: int) -> np.ndarray:
         """The mask as labelled, uint8 [H, W] at the picture's own size, for scoring."""
         return self.pictures.read(index)[1]
+
+    def shown(self, index: int) -> np.ndarray:
+        """The picture itself, RGB uint8 [H, W, 3], of its own size."""
+        return self.pictures.read(index)[0]
+
+    def title(self, index: int) -> str:
+        """Which picture it is, for people."""
+        return self.pictures.pairs[index][0].name
+
+    def placed(self, batch: PictureBatch) -> tuple[Size, list[Size]]:
+        """Size at which the maps of a batch are read, and of that the part of each sample in px."""
+        height, width = batch.masks.shape[1:]
+        return (height, width), [*batch.sizes]
+
+    def checksum(self) -> int:
+        """CRC-32 of the names and bytes of all masks: tells which were scored."""
+        found = 0
+        for _, path in self.pictures.pairs:
+            found = zlib.crc32(path.read_bytes(), zlib.crc32(path.stem.encode(), found))
+        return found

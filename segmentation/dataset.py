@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
+from evaluation.pictures import event_image
 from gen1.masks import MASKS_FILE, MASKS_SUFFIX, mask_files, masks_in
 from gen1.protocol import join
 from gen1.spec import counted
@@ -19,6 +20,7 @@ from preprocessing.dataset import HistogramDataset
 from preprocessing.geometry import Geometry
 from preprocessing.histogram import HistogramSettings
 from preprocessing.inputs import network_frames, network_input
+from segmentation.framing import Size
 from segmentation.masks import downsampled, read_mask
 from segmentation.spec import IGNORED, MaskSpec, read_mask_spec
 
@@ -159,9 +161,25 @@ class MaskDataset(Dataset[MaskSample]):
         """The mask of a sample as labelled, uint8 [H, W] at the sensor's size, for scoring."""
         return read_mask(self._pairs[index].path, self.spec, self.sensor_hw)
 
-    def frames(self, index: int) -> np.ndarray:
-        """The histogram of a sample as the cache has it, uint8 [T, C, H, W]."""
-        return self.events.histogram(self._pairs[index].row)
+    @staticmethod
+    def stack(samples: Sequence[MaskSample]) -> MaskBatch:
+        return stack(samples)
+
+    def shown(self, index: int) -> np.ndarray:
+        """The events of a sample as a picture at the sensor's size, RGB uint8 [H, W, 3]."""
+        events = event_image(self.events.histogram(self._pairs[index].row))
+        factor = self.settings.downsample
+        return events.repeat(factor, 0).repeat(factor, 1)
+
+    def title(self, index: int) -> str:
+        """Which sample it is, for people."""
+        return f"{self._pairs[index].recording}, {self._pairs[index].t_us / 1e6:.2f} s"
+
+    def placed(self, batch: MaskBatch) -> tuple[Size, list[Size]]:
+        """Size at which the maps of a batch are read, and of that the part of each sample in px."""
+        factor = self.settings.downsample
+        height, width = (side * factor for side in batch.masks.shape[1:])
+        return (height, width), [self.sensor_hw] * len(batch.masks)
 
     def checksum(self) -> int:
         """CRC-32 of the names, times and bytes of all masks: tells which were scored."""

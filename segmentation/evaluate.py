@@ -19,76 +19,74 @@ from models.detector import DetectorNetwork, refuse_other_task
 from models.device import pick_device
 from models.energy import EnergyReport, measure_energy
 from preprocessing.dataset import Loader
-from preprocessing.geometry import Geometry
-from preprocessing.inputs import check_input, input_of
-from segmentation.dataset import MaskDataset, stack
+from preprocessing.inputs import input_of
 from segmentation.predict import confusion_of, spread_out
 from segmentation.report import figures_of, page_of
 from segmentation.score import ABSENT_RULES, Scores
+from segmentation.sources import SourceConfig, ToScore, open_to_score
 from segmentation.spec import mask_spec_from
 
 
-@dataclass(frozen=True)
-class MaskEvalConfig:
+@dataclass(frozen=True, kw_only=True)
+class MaskEvalConfig(SourceConfig):
     """Score a network on the masks of one split, and price one inference.
 
     Args:
         checkpoint: Checkpoint file of `python -m segmentation.train`, or a run directory.
-        cache: Directory that `python -m preprocessing` wrote.
-        masks: Folder of the masks, {train,val,test}/NAME_masks/TIME.png.
         output: Directory for metrics.json, confusion.npy and report/.
-        split: Which recordings.
+        split: Which recordings or pictures.
+        side: Shorter side of pictures in px, 0 as they are.
         batch_size: Samples per forward.
-        workers: Processes that read the cache; 0 reads in this one.
+        workers: Processes that read the samples; 0 reads in this one.
         device: "auto", "cpu" or "cuda".
         energy_samples: Samples over which spikes are counted; 0 counts all of the split.
-        pictures: Samples drawn in the report.
+        shown: Samples drawn in the report.
     """
 
     checkpoint: Path
-    cache: Path
-    masks: Path
     output: Path
     split: Literal["test", "val", "train"] = "test"
+    side: int = 512
     batch_size: int = 16
     workers: int = 0
     device: str = "auto"
     energy_samples: int = 64
-    pictures: int = 6
+    shown: int = 6
 
     def __post_init__(self) -> None:
-        for name in ("checkpoint", "cache", "masks", "output"):  # text will do
+        super().__post_init__()
+        for name in ("checkpoint", "output"):  # text will do
             object.__setattr__(self, name, Path(getattr(self, name)))
         refuse_unknown_choices(self)
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}, expected 1 or more")
 
 
-def open_masks(config: MaskEvalConfig, checkpoint: Checkpoint) -> MaskDataset:
+def open_source(config: MaskEvalConfig, checkpoint: Checkpoint) -> ToScore:
     """The split as the network of a checkpoint reads it, with the classes it has learnt.
 
-    Raises ValueError for a network of another task, and for masks of other classes.
+    Raises ValueError for a network of another task or of other data, and for other classes.
     """
     refuse_other_task(checkpoint.config, "segmentation", config.checkpoint)
-    histogram, kind, _ = input_of(checkpoint.meta, config.checkpoint)
-    check_input(checkpoint.config.in_channels, checkpoint.config.time_steps, histogram, kind)
-    learnt = mask_spec_from(checkpoint.meta["masks"], str(config.checkpoint))
-    geometry = Geometry(histogram.height, histogram.width, histogram.downsample)
-    dataset = MaskDataset(
-        config.cache, config.masks, config.split, geometry, settings=histogram, input=kind
-    )
-    if dataset.spec.classes != learnt.classes:
-        found = f"{config.masks}: has the classes {', '.join(dataset.spec.classes)}"
+    learnt = mask_spec_from(checkpoint.meta.get("masks"), str(config.checkpoint))
+    histogram = None
+    if config.cache is not None:
+        histogram, _, _ = input_of(checkpoint.meta, config.checkpoint)
+    elif "pictures" not in checkpoint.meta:
+        raise ValueError(f"{config.checkpoint}: was trained on events, expected a cache")
+    source = open_to_score(config, checkpoint.config, config.split, config.side, histogram)
+    if source.spec.classes != learnt.classes:
+        found = f"{source.name}: has the classes {', '.join(source.spec.classes)}"
         raise ValueError(f"{found}, expected {', '.join(learnt.classes)} of {config.checkpoint}")
-    return dataset
+    return source
 
 
-def energy_of(model: DetectorNetwork, dataset: MaskDataset, config: MaskEvalConfig) -> EnergyReport:
+def energy_of(model: DetectorNetwork, source: ToScore, config: MaskEvalConfig) -> EnergyReport:
     """The price of an inference, counted over samples spread over the split."""
     device = next(model.parameters()).device
-    chosen = spread_out(dataset, config.energy_samples)
+    chosen = spread_out(source, config.energy_samples)
     cut = list(BatchSampler(chosen, config.batch_size, drop_last=False))
-    batches = Loader(dataset, cut, config.workers, stack)
+    batches = Loader(source, cut, config.workers, source.stack)  # type: ignore[arg-type]
     shown = tqdm(batches, "counting spikes", unit="batch", leave=False, disable=None)
     return measure_energy(model, (batch.to(device).network_input() for batch in shown))
 
@@ -96,7 +94,7 @@ def energy_of(model: DetectorNetwork, dataset: MaskDataset, config: MaskEvalConf
 def metrics_of(
     config: MaskEvalConfig,
     checkpoint: Checkpoint,
-    dataset: MaskDataset,
+    source: ToScore,
     scores: Scores,
     energy: EnergyReport,
     measured: dict[str, Any],
@@ -111,11 +109,11 @@ def metrics_of(
         "checkpoint": str(config.checkpoint),
         "kind": checkpoint.kind,
         "task": "segmentation",
-        "cache": str(config.cache),
+        "cache": str(config.cache or config.pictures),
         "split": config.split,
         "protocol": ABSENT_RULES[0],
         "protocols": {
-            rule: {"stats": [scores.miou[rule], scores.pixel_accuracy], "images": len(dataset)}
+            rule: {"stats": [scores.miou[rule], scores.pixel_accuracy], "images": len(source)}
             for rule in ABSENT_RULES
         },
         "scores": plain,
@@ -125,9 +123,9 @@ def metrics_of(
         "detect": {},
         "network": {k: v for k, v in asdict(checkpoint.config).items() if k != "name"},
         "trained": {key: meta.get(key) for key in ("epoch", "seed", "commit", "settings")},
-        "histogram": meta["histogram"],
-        "input": meta["input"],
-        "masks": dataset.spec.as_dict(),
+        "histogram": meta.get("histogram", {}),
+        "input": meta.get("input", f"pictures, {config.side} px"),
+        "masks": source.spec.as_dict(),
         "commit": commit(),
         "environment": environment(),
     }
@@ -138,25 +136,25 @@ def run(config: MaskEvalConfig) -> tuple[dict[str, Any], Scores]:
     """Evaluate, write metrics.json, confusion.npy and report/; what was found."""
     device = pick_device(config.device)
     model, checkpoint = load_model(checkpoint_file(config.checkpoint))
-    dataset = open_masks(config, checkpoint)
+    source = open_source(config, checkpoint)
     make_writable(config.output / "report")
     make_way(config.output / "metrics.json")
     model.to(device)
-    confusion = confusion_of(model, dataset, config.batch_size, config.workers)
+    confusion = confusion_of(model, source, config.batch_size, config.workers)
     scores = confusion.scores()
-    energy = energy_of(model, dataset, config)
-    x = stack([dataset[0]]).to(device).network_input()
+    energy = energy_of(model, source, config)
+    x = source.stack([source[0]]).to(device).network_input()
     measured = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "latency_ms": latency_ms(model, x),
         "device": str(device),
-        "recordings_crc32": dataset.checksum(),
+        "recordings_crc32": source.checksum(),
     }
-    metrics = metrics_of(config, checkpoint, dataset, scores, energy, measured)
+    metrics = metrics_of(config, checkpoint, source, scores, energy, measured)
     with atomic_write(config.output / "confusion.npy") as file:
         np.save(file, confusion.matrix)
     with atomic_write(config.output / "metrics.json") as file:
         file.write(json.dumps(metrics, indent=2).encode())
-    figures = figures_of(model, dataset, spread_out(dataset, config.pictures), confusion, energy)
+    figures = figures_of(model, source, spread_out(source, config.shown), confusion, energy)
     write_page(config.output / "report", metrics, figures, page_of(metrics, scores))
     return metrics, scores

@@ -1,4 +1,4 @@
-"""Sets of pictures with masks, as they are on disk: ADE20K, Cityscapes, VOC, plain folders, ours."""
+"""Pictures with masks as they lie on disk: ADE20K, Cityscapes, VOC, plain folders, ours."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -4,50 +4,58 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
 from torch.utils.data import BatchSampler
 from tqdm import tqdm
 
 from models.detector import DetectorNetwork
 from preprocessing.dataset import Loader
-from segmentation.dataset import MaskDataset, stack
 from segmentation.score import Confusion
+from segmentation.sources import ToScore
 
 
 @torch.no_grad()
-def predicted(model: DetectorNetwork, x: Tensor, dataset: MaskDataset) -> Tensor:
-    """Frames [T, B, C, H, W] -> classes uint8 [B, H, W] at the sensor's size."""
-    factor, (height, width) = dataset.settings.downsample, dataset.sensor_hw
-    padded = [side * factor for side in x.shape[-2:]]
-    scores: Any = model.decode([m.float() for m in model(x)], tuple(padded))  # type: ignore[call-arg]
-    return scores[..., :height, :width].argmax(1).to(torch.uint8)
+def predicted(model: DetectorNetwork, batch: Any, source: ToScore, indices: list[int]) -> list[Any]:
+    """The classes of every px of a batch's samples, uint8 [H, W] at the size of their masks.
+
+    Scores become as large as what was fed, then, without its border, as large as the mask.
+    """
+    x = batch.to(next(model.parameters()).device).network_input()
+    size, parts = source.placed(batch)
+    every: Any = model.decode([m.float() for m in model(x)], size)  # type: ignore[call-arg]
+    found = []
+    for scores, (height, width), index in zip(every, parts, indices, strict=True):
+        scores, wanted = scores[None, :, :height, :width], source.mask(index).shape
+        if wanted != (height, width):
+            scores = F.interpolate(scores, wanted, mode="bilinear", align_corners=False)
+        found.append(scores[0].argmax(0).to(torch.uint8).cpu().numpy())
+    return found
 
 
 def confusion_of(
     model: DetectorNetwork,
-    dataset: MaskDataset,
+    source: ToScore,
     batch_size: int,
     workers: int,
     shard: tuple[int, int] = (0, 1),
 ) -> Confusion:
-    """Which class was taken for which, over all samples, at the sensor's size.
+    """Which class was taken for which, over all samples, at the size of their masks.
 
     `shard` (k, n) takes every n-th batch from the k-th on, so that n processes share the work.
     """
-    found, device = Confusion(dataset.spec.classes), next(model.parameters()).device
+    found = Confusion(source.spec.classes)
     first, step = shard
-    mine = list(BatchSampler(range(len(dataset)), batch_size, drop_last=False))[first::step]
+    mine = list(BatchSampler(range(len(source)), batch_size, drop_last=False))[first::step]
     model.eval()
-    batches = Loader(dataset, mine, workers, stack)
+    batches = Loader(source, mine, workers, source.stack)  # type: ignore[arg-type]
     shown = tqdm(batches, "segmenting", unit="batch", leave=False, disable=None)
     for indices, batch in zip(mine, shown, strict=True):
-        classes = predicted(model, batch.to(device).network_input(), dataset)
-        labels = np.stack([dataset.mask(index) for index in indices])
-        found.add(classes.cpu(), labels)
+        for index, classes in zip(indices, predicted(model, batch, source, indices), strict=True):
+            found.add(classes, source.mask(index))
     return found
 
 
-def spread_out(dataset: MaskDataset, count: int) -> list[int]:
+def spread_out(source: ToScore, count: int) -> list[int]:
     """Indices of `count` samples, evenly over the split; all for 0."""
-    wanted = min(count or len(dataset), len(dataset))
-    return np.linspace(0, len(dataset) - 1, wanted).astype(int).tolist()
+    wanted = min(count or len(source), len(source))
+    return np.linspace(0, len(source) - 1, wanted).astype(int).tolist()

@@ -7,17 +7,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from evaluation.pictures import energy_per_layer, event_image, firing_rates
+from evaluation.pictures import energy_per_layer, firing_rates
 from evaluation.provenance import rule_of
 from evaluation.report import Page, energy_rows, firing_health, settings_in_words
 from models.detector import DetectorNetwork
 from models.energy import EnergyReport
-from segmentation.dataset import MaskDataset, stack
 from segmentation.predict import predicted
 from segmentation.score import Confusion, Scores
-from segmentation.spec import IGNORED
+from segmentation.sources import ToScore
+from segmentation.spec import IGNORED, MaskSpec
 
-#: How much of a mask's colour lies over the events.
+#: How much of a mask's colour lies over what is below it.
 OPACITY = 0.55
 RULES = {
     "present": "mean over the classes that are in masks or predictions",
@@ -27,54 +27,48 @@ RULES = {
 
 def figures_of(
     model: DetectorNetwork,
-    dataset: MaskDataset,
+    source: ToScore,
     chosen: Sequence[int],
     confusion: Confusion,
     energy: EnergyReport,
 ) -> dict[str, Figure]:
     """Title -> figure, for the report."""
-    figures = {"Prediction and truth": masks_figure(model, dataset, chosen)} if chosen else {}
+    figures = {"Prediction and truth": masks_figure(model, source, chosen)} if chosen else {}
     figures["Who is taken for whom"] = confusion_figure(confusion)
     figures["Firing rate per layer"] = firing_rates(energy)
     figures["Energy per layer"] = energy_per_layer(energy)
     return figures
 
 
-def masks_figure(model: DetectorNetwork, dataset: MaskDataset, chosen: Sequence[int]) -> Figure:
-    """A row per sample: its events, the predicted classes, the labelled ones."""
+def masks_figure(model: DetectorNetwork, source: ToScore, chosen: Sequence[int]) -> Figure:
+    """A row per sample: what the network sees, the predicted classes, the labelled ones."""
     model.eval()
-    device = next(model.parameters()).device
-    x = stack([dataset[index] for index in chosen]).to(device).network_input()
-    found = predicted(model, x, dataset).cpu().numpy()
+    batch = source.stack([source[index] for index in chosen])
+    found = predicted(model, batch, source, [*chosen])
     figure = Figure(figsize=(11, 3.1 * len(chosen) + 0.5), layout="constrained")
     axes = figure.subplots(len(chosen), 3, squeeze=False)
     for row, index, classes in zip(axes, chosen, found, strict=True):
-        events = event_image(dataset.frames(index))
-        labels = dataset.mask(index)
-        events = events.repeat(dataset.settings.downsample, 0).repeat(
-            dataset.settings.downsample, 1
-        )
-        name, t_us = dataset.label_times[index]
+        plain, labels = source.shown(index), source.mask(index)
         for axis, picture, title in (
-            (row[0], events, f"{name}, {t_us / 1e6:.2f} s"),
-            (row[1], painted(events, classes, dataset), "predicted"),
-            (row[2], painted(events, labels, dataset), "labelled"),
+            (row[0], plain, source.title(index)),
+            (row[1], painted(plain, classes, source.spec), "predicted"),
+            (row[2], painted(plain, labels, source.spec), "labelled"),
         ):
             axis.imshow(picture)
             axis.set(xticks=[], yticks=[])
             axis.set_title(title, fontsize=8)
-    seen = sorted({*np.unique(found).tolist(), *range(min(len(dataset.spec.classes), 12))})
-    palette = dataset.spec.palette() / 255
-    keys = [Patch(color=palette[k], label=dataset.spec.classes[k]) for k in seen if k != IGNORED]
+    seen = sorted({int(k) for classes in found for k in np.unique(classes)})
+    palette, names = source.spec.palette() / 255, source.spec.classes
+    keys = [Patch(color=palette[k], label=names[k]) for k in seen]
     figure.legend(handles=keys, loc="outside lower center", ncols=6, fontsize=8)
     return figure
 
 
-def painted(events: np.ndarray, classes: np.ndarray, dataset: MaskDataset) -> np.ndarray:
-    """RGB uint8 [H, W, 3]: the colours of the classes over the events, none where ignored."""
-    colours = dataset.spec.palette()[classes]
+def painted(plain: np.ndarray, classes: np.ndarray, spec: MaskSpec) -> np.ndarray:
+    """RGB uint8 [H, W, 3]: the colours of the classes over a picture, none where ignored."""
+    colours = spec.palette()[classes]
     share = np.where(classes == IGNORED, 0.0, OPACITY)[..., None]
-    return (events * (1 - share) + colours * share).astype(np.uint8)
+    return (plain * (1 - share) + colours * share).astype(np.uint8)
 
 
 def confusion_figure(confusion: Confusion) -> Figure:

@@ -14,8 +14,9 @@ from gen1 import command
 from gen1.atomic import make_writable
 from models import build_network
 from models.detector import DetectorConfig
-from preprocessing.cache import read_manifest
 from segmentation.dataset import folder_of, spec_of_masks
+from segmentation.pictures import open_pictures
+from segmentation.sources import SourceConfig
 from segmentation.training import MaskTrainConfig, about_data, mask_task
 from training import options
 from training.loop import Trainer
@@ -23,15 +24,19 @@ from training.ranks import ALONE, Ranks
 from training.running import begin, from_words
 from training.saving import seed_everything
 
-DESCRIPTION = """Train a network that names the class of every pixel, on events and their masks.
+DESCRIPTION = """Train a network that names the class of every pixel, on events or on pictures.
 Interrupt it as you like: the same command continues.
 
   python -m segmentation.train --config configs/segmentation.yaml --cache CACHE --masks RECORDINGS
         --output RUN
         the small network with its mask head; options after it change its settings
   python -m segmentation.train --config configs/segmentation.yaml --model.head fpn ...
-        a class per pixel instead of queries: lighter, and faster to train"""
+        a class per pixel instead of queries: lighter, and faster to train
+  python -m segmentation.train --pictures ADEChallengeData2016 --layout ade20k --output RUN
+        --model.name spike2former-15m
+        pictures instead of events"""
 EVENTS = {"name": "spike2former-tiny", "variant": "gen1"}
+PICTURES = {"name": "spike2former-tiny", "variant": "coco"}
 
 
 def trainer_of(config: MaskTrainConfig, ranks: Ranks = ALONE) -> Trainer:
@@ -40,11 +45,10 @@ def trainer_of(config: MaskTrainConfig, ranks: Ranks = ALONE) -> Trainer:
         torch.set_num_threads(config.threads)
     make_writable(config.output)
     seed_everything(config.seed)
-    manifest = read_manifest(config.cache)
     model = build_network(config.model)
     started = begin(model, config, ranks)
-    task = mask_task(config, model, manifest, ranks)
-    trainer = Trainer(config, model, task, about_data(manifest, task), ranks)
+    task = mask_task(config, model, ranks)
+    trainer = Trainer(config, model, task, about_data(config, task), ranks)
     trainer.begun_from = started
     return trainer
 
@@ -63,7 +67,15 @@ def count_classes(masks: str) -> int:
 
 def chosen(words: Sequence[str]) -> DetectorConfig:
     """The network that the words name, for as many classes as the masks have."""
-    return options.chosen(words, EVENTS, "masks", count_classes, "segmentation")
+    asked = command.peek(words, ["pictures", "layout"])
+    if not (root := asked["pictures"]):
+        return options.chosen(words, EVENTS, "masks", count_classes, "segmentation")
+    layout = asked["layout"] or SourceConfig.layout
+
+    def count(_: str) -> int:
+        return len(open_pictures(root, layout, "train").spec.classes)
+
+    return options.chosen(words, PICTURES, "pictures", count, "segmentation")
 
 
 def command_line(published: DetectorConfig) -> command.CommandLine:
