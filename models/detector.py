@@ -132,6 +132,8 @@ class DetectorNetwork(nn.Module):
         super().__init__()
         self.config = config
         self._carry_state = False
+        #: In evaluation, compute only those maps that `decode` reads.
+        self.decoded_only = False
 
     def decode(
         self, maps: list[Float[Tensor, "B _ _ _"]]

@@ -55,6 +55,8 @@ def assumptions(prices: Prices, sparse_input: bool) -> tuple[str, ...]:
         "which lets spikes at the border meet the padding too (given as `*_at_rate`)",
         "MAC: dense, padding included; a layer that reads real values multiplies in every step",
         first,
+        "products of spikes, as in attention: AC for every pair of spikes that meet, or number "
+        "that a spike selects; bilinear readings of deformable attention: 4 MAC each",
         "ANN-equivalent: the same graph passed once, time bins stacked as channels, all MAC",
         "left out of the energy: memory access, neuron updates, biases, residual adds, pooling, "
         "upsampling, decoding",
@@ -188,7 +190,9 @@ def measure_energy(
     if precision not in PRICES:
         raise ValueError(f"precision is {precision!r}, expected one of {', '.join(PRICES)}")
     prices, config = PRICES[precision], model.config
-    operations, samples = count_operations(deploy(model), batches)
+    deployed = deploy(model)
+    deployed.decoded_only = True
+    operations, samples = count_operations(deployed, batches)
     report = EnergyReport(
         tuple(_price(layer, prices, sparse_input) for layer in operations),
         config.steps if config.is_spiking else config.time_steps,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +14,11 @@ from models.neuron import Neuron, neurons
 
 @dataclass(frozen=True)
 class LayerOperations:
-    """One synapse layer in one inference of one sample, averaged over the samples seen.
+    """One synapse layer, or product of spikes, in one inference of a sample; mean of the samples.
 
     Args:
-        name: Module name in the network.
-        neuron: Name of the neuron whose counts it reads; None for real values.
+        name: Module name in the network; of a product of spikes, with the part's.
+        neuron: Name of the neuron whose counts it reads; None for real values and products.
         steps: Passes through the layer: time steps, or 1 in a network without time.
         macs_per_step: Multiply-accumulates of one dense pass, those with padding included.
         spikes_per_step: Mean integer count of its input, in [0, levels]; None for real values.
@@ -45,6 +45,52 @@ class LayerOperations:
     outputs: float
     neurons: int
     parameters: int
+
+
+class Work(NamedTuple):
+    """A part of what a module without weights did in a call, over all steps and samples.
+
+    Such a module says so itself: `work(inputs, output)` -> a list of them. `macs`: dense.
+    `accumulates`: additions that spikes asked for; None for real values, which multiply.
+    """
+
+    part: str
+    macs: float
+    accumulates: float | None
+    outputs: int
+
+
+class _Product:
+    """What a part of a module without weights has done so far."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.macs = self.accumulates = 0.0
+        self.outputs = 0
+        self.is_spiking = False
+
+    def add(self, work: Work, network_spikes: bool) -> None:
+        self.is_spiking = network_spikes and work.accumulates is not None
+        self.macs += work.macs
+        self.accumulates += work.accumulates or 0.0
+        self.outputs += work.outputs
+
+    def result(self, samples: int, steps: int) -> LayerOperations:
+        """Its "spikes per step" are accumulates per multiplication of the dense product."""
+        return LayerOperations(
+            self.name,
+            None,
+            steps,
+            self.macs / samples / steps,
+            self.accumulates / self.macs if self.is_spiking else None,
+            None,
+            self.is_spiking,
+            self.accumulates / samples if self.is_spiking else 0.0,
+            None,
+            self.outputs / samples,
+            0,
+            0,
+        )
 
 
 class _Layer:
@@ -156,6 +202,15 @@ def count_operations(
 
         return convolved
 
+    def worked(name: str):  # type: ignore[no-untyped-def]
+        def did(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            for work in module.work(inputs, output):
+                whole = f"{name}.{work.part}".rstrip(".")
+                products.setdefault(whole, _Product(whole)).add(work, deployed.config.is_spiking)
+
+        return did
+
+    products: dict[str, _Product] = {}
     firing = neurons(deployed)
     for name, module in deployed.named_modules():
         if name in firing:
@@ -163,6 +218,8 @@ def count_operations(
         elif isinstance(module, nn.Conv2d):
             layers[name] = _Layer(name, module)
             handles.append(module.register_forward_hook(watch(layers[name])))
+        elif callable(getattr(module, "work", None)):
+            handles.append(module.register_forward_hook(worked(name)))
     samples, time_steps = 0, deployed.config.time_steps
     try:
         for x in batches:
@@ -184,4 +241,6 @@ def count_operations(
         expected = "expected neurons that say levels, repeats, spike_value and is_spiking"
         raise ValueError(f"{found}, but no layer was seen to read spikes: {expected}")
     names = {neuron: name for name, neuron in firing.items()}
-    return tuple(layer.result(samples, names) for layer in layers.values()), samples
+    of_weights = [layer.result(samples, names) for layer in layers.values()]
+    of_products = [p.result(samples, deployed.config.steps) for p in products.values()]
+    return (*of_weights, *of_products), samples

@@ -42,7 +42,8 @@ def spike_driven(deployed: DetectorNetwork) -> DetectorNetwork:
     """The binary twin of `deploy(model)`, called the same way, equal up to rounding.
 
     Every convolution after a neuron runs on D binary slots per time step; those that read events
-    or other real values stay as they are. Raises ValueError for a network that is not deployed,
+    or other real values stay as they are, and so do products of counts, as in Spike2Former's
+    attention. Raises ValueError for a network that is not deployed,
     not spiking or a twin already, and for neurons of another D than its configuration's.
     """
     if batch_norms(deployed):
@@ -55,5 +56,7 @@ def spike_driven(deployed: DetectorNetwork) -> DetectorNetwork:
     refuse_other_max_spikes(deployed)
     twin = copy.deepcopy(deployed)
     for block, name, neuron in spiking_synapses(twin):
-        setattr(block, name, SpikeDrivenConv(getattr(block, name), neuron.levels))
+        conv = block.get_submodule(name)
+        assert isinstance(conv, nn.Conv2d)
+        block.set_submodule(name, SpikeDrivenConv(conv, neuron.levels))
     return twin

@@ -59,9 +59,16 @@ def folds_of(block: nn.Module) -> tuple[tuple[str, str], ...]:
 
 
 def spiking_synapses(network: nn.Module) -> list[tuple[nn.Module, str, Neuron]]:
-    """Every convolution that reads spikes: its block, its name there, the neuron that fires."""
+    """Every convolution that reads spikes: its block, its name there, the neuron that fires.
+
+    A block says itself which neuron each convolution `reads`, or has one before each.
+    """
     found: list[tuple[nn.Module, str, Neuron]] = []
     for block in network.modules():
+        if says_itself := getattr(block, "reads", ()):
+            pairs = ((conv, block.get_submodule(neuron)) for conv, neuron in says_itself)
+            found += [(block, conv, neuron) for conv, neuron in pairs if isinstance(neuron, Neuron)]
+            continue
         convs = [conv for conv, _ in folds_of(block)]
         firing = [module for module in block.children() if isinstance(module, Neuron)]
         if convs and firing:  # the stem has none
@@ -72,14 +79,19 @@ def spiking_synapses(network: nn.Module) -> list[tuple[nn.Module, str, Neuron]]:
 def fold_spike_values(deployed: nn.Module) -> None:
     """Let neurons hand on integers, and divide by D the weights that read them: an I-LIF network.
 
-    Spike2Former, AAAI 2025. Raises ValueError for a neuron whose synapses are not known.
+    What else reads them, products of spikes, asks the neuron. Spike2Former, AAAI 2025. Raises
+    ValueError for a neuron whose readers are not known.
     """
     for block, conv, neuron in spiking_synapses(deployed):
-        block.get_parameter(f"{conv}.weight").mul_(neuron.spike_value)
-        neuron.spike_value = 1.0
+        block.get_submodule(conv).get_parameter("weight").mul_(neuron.spike_value)
+    known: set[object] = {neuron for _block, _conv, neuron in spiking_synapses(deployed)}
+    for block in deployed.modules():
+        known.update(block.get_submodule(name) for name in getattr(block, "multiplies", ()))
     for name, neuron in neurons(deployed).items():
-        if neuron.spike_value != 1:
+        if neuron.spike_value != 1 and neuron not in known:
             raise ValueError(f"cannot deploy: neuron {name!r} belongs to no known block")
+        if neuron.spike_value != 1:
+            neuron.spike_value = 1.0
     if isinstance(deployed, DetectorNetwork):
         activation = deployed.config.activation
         activation = NEURONS[activation].deployed or activation
@@ -101,6 +113,9 @@ def deploy(model: Network) -> Network:
         for conv, bn in folds_of(block):
             setattr(block, conv, fused(getattr(block, conv), getattr(block, bn)))
             setattr(block, bn, nn.Identity())
+    for block in list(deployed.modules()):
+        if callable(fold := getattr(block, "fold", None)):  # factors of its own into weights
+            fold()
     fold_spike_values(deployed)
     left = batch_norms(deployed)
     if left:

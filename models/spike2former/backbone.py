@@ -4,6 +4,7 @@ Source: Yao et al., "Spike-driven Transformer V2", ICLR 2024, arXiv:2404.03663, 
 uses it.
 """
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -15,9 +16,12 @@ from models.spike2former.blocks import (
     Run,
     Synapse,
     at_once,
+    factor_neuron,
     heads_joined,
+    unit,
     with_heads,
 )
+from models.spike2former.products import SpikeMatmul
 
 
 class SepConv(nn.Module):
@@ -55,6 +59,8 @@ class LinearAttention(nn.Module):
     """
 
     folds = (("query", "query_bn"), ("key", "key_bn"), ("value", "value_bn"), ("out", "out_bn"))
+    reads = (("query", "neuron"), ("key", "neuron"), ("value", "neuron"), ("out", "out_neuron"))
+    multiplies = ("query_neuron", "key_neuron", "value_neuron")
 
     def __init__(self, neuron: NeuronFactory, channels: int, heads: int) -> None:
         super().__init__()
@@ -66,7 +72,10 @@ class LinearAttention(nn.Module):
         self.query, self.query_bn = self._synapse(channels)
         self.key, self.key_bn = self._synapse(channels)
         self.value, self.value_bn = self._synapse(channels)
-        self.query_neuron, self.key_neuron, self.value_neuron = neuron(), neuron(), neuron()
+        self.query_neuron = factor_neuron(neuron)
+        self.key_neuron = factor_neuron(neuron)
+        self.value_neuron = factor_neuron(neuron)
+        self.meet, self.select = SpikeMatmul("both"), SpikeMatmul("left")
         self.out_neuron = neuron()
         self.out, self.out_bn = self._synapse(channels)
 
@@ -76,10 +85,15 @@ class LinearAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         spikes = self.neuron(x)
-        q = with_heads(self.query_neuron(per_step(spikes, self.query, self.query_bn)), self.heads)
-        k = with_heads(self.key_neuron(per_step(spikes, self.key, self.key_bn)), self.heads)
-        v = with_heads(self.value_neuron(per_step(spikes, self.value, self.value_bn)), self.heads)
-        o = (q @ (k.transpose(-1, -2) @ v)) * self.scale
+        q = per_step(spikes, self.query, self.query_bn)
+        k = per_step(spikes, self.key, self.key_bn)
+        v = per_step(spikes, self.value, self.value_bn)
+        fire = (self.query_neuron, self.key_neuron, self.value_neuron)
+        q, k, v = (
+            with_heads(neuron(x), self.heads) for neuron, x in zip(fire, (q, k, v), strict=True)
+        )
+        o = self.select(q, self.meet(k.transpose(-1, -2), v))
+        o = o * (self.scale * math.prod(map(unit, fire)))
         spikes = self.out_neuron(heads_joined(o, x.shape[-2:]))
         return per_step(spikes, self.out, self.out_bn)
 

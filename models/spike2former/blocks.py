@@ -9,9 +9,11 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.blocks import BatchNorm, NeuronFactory, per_step
+from models.neuron import Neuron
 
 #: How three places of the published network read their axes: "aligned" as its text means them,
 #: "published" as its code does, which reshapes where it should permute.
@@ -96,6 +98,22 @@ class MLP(nn.Module):
         return self.project(self.expand(x))
 
 
+def factor_neuron(neuron: NeuronFactory) -> nn.Module:
+    """For what is multiplied with other outputs; in an ANN twin within [0, 1], as S / D is.
+
+    Products of three unbounded maps, layer after layer, would overflow.
+    """
+    node = neuron()
+    return node if isinstance(node, Neuron) else nn.Hardtanh(0.0, 1.0)
+
+
+def unit(neuron: nn.Module) -> float:
+    """Makes S / D of what a neuron hands on, S / D already or S: attention is of shares of D."""
+    if not isinstance(neuron, Neuron) or not neuron.is_spiking:
+        return 1.0
+    return 1 / round(neuron.levels * neuron.spike_value, 12)
+
+
 def with_heads(x: Tensor, heads: int) -> Tensor:
     """[T, B, heads * d, H, W] -> tokens [T, B, heads, H * W, d]; channel c is of head c // d."""
     return x.flatten(3).unflatten(2, (heads, -1)).transpose(-1, -2)
@@ -113,3 +131,30 @@ def transposed_back(x: Tensor) -> Tensor:
     """
     T, B, C, H, W = x.shape
     return x.reshape(T, B, H, W, C).permute(0, 1, 4, 2, 3)
+
+
+def enlarged(x: Tensor, size_hw: torch.Size | tuple[int, int]) -> Tensor:
+    """Bilinear, in every step of x [T, B, C, H, W] or level of [L, B, Q, H, W]."""
+    larger = F.interpolate(x.flatten(0, 1), size_hw, mode="bilinear", align_corners=False)
+    return larger.unflatten(0, x.shape[:2])
+
+
+def scaled(x: Tensor, scale: Tensor | None) -> Tensor:
+    """Maps [T, B, C, H, W] times [C] or [1]; as they are where the scale was folded away."""
+    return x if scale is None else scale[:, None, None] * x
+
+
+def fold_scale(conv: nn.Conv2d, scale: Tensor | None) -> None:
+    """Let a folded convolution do what `scaled` does to its result."""
+    if scale is not None and conv.bias is not None:
+        conv.weight.mul_(scale[:, None, None, None])
+        conv.bias.mul_(scale)
+
+
+def frozen(module: nn.Module, *names: str) -> None:
+    """Parameters become constants, that are added or multiplied but no layer."""
+    for name in names:
+        value = getattr(module, name)
+        if isinstance(value, nn.Parameter):
+            delattr(module, name)
+            module.register_buffer(name, value.detach())

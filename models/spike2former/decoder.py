@@ -11,7 +11,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.blocks import NeuronFactory
-from models.spike2former.blocks import MLP, Axes, Synapse, heads_joined, with_heads
+from models.spike2former.blocks import (
+    MLP,
+    Axes,
+    Synapse,
+    factor_neuron,
+    frozen,
+    heads_joined,
+    unit,
+    with_heads,
+)
+from models.spike2former.products import SpikeMatmul
 
 SCALES = 3  # maps that layers read in turn: strides 16, 8, 4
 TEMPERATURE = 10_000
@@ -38,6 +48,8 @@ class Attention(nn.Module):
     Raises ValueError for heads that do not divide the channels.
     """
 
+    multiplies = ("query_neuron", "key_neuron", "value_neuron")
+
     def __init__(self, neuron: NeuronFactory, channels: int, heads: int) -> None:
         super().__init__()
         if channels % heads:
@@ -47,15 +59,20 @@ class Attention(nn.Module):
         self.query = Synapse(neuron, channels, channels, bias=True)
         self.key = Synapse(neuron, channels, channels, bias=True)
         self.value = Synapse(neuron, channels, channels, bias=True)
-        self.query_neuron, self.key_neuron, self.value_neuron = neuron(), neuron(), neuron()
+        self.query_neuron = factor_neuron(neuron)
+        self.key_neuron = factor_neuron(neuron)
+        self.value_neuron = factor_neuron(neuron)
+        self.meet, self.select = SpikeMatmul("both"), SpikeMatmul("right")
         self.out = Synapse(neuron, channels, channels, bias=True)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         q = with_heads(self.query_neuron(self.query(query)), self.heads)
         k = with_heads(self.key_neuron(self.key(key)), self.heads)
         v = with_heads(self.value_neuron(self.value(value)), self.heads)
-        scores = (q @ k.transpose(-1, -2)) * self.scale
-        return self.out(heads_joined(scores @ v, query.shape[-2:]))
+        fire = (self.query_neuron, self.key_neuron, self.value_neuron)
+        o = self.select(self.meet(q, k.transpose(-1, -2)), v)
+        o = o * (self.scale * math.prod(map(unit, fire)))
+        return self.out(heads_joined(o, query.shape[-2:]))
 
 
 class DecoderMLP(MLP):
@@ -101,6 +118,10 @@ class Queries(nn.Module):
         self.start = nn.Parameter(torch.randn(queries, channels))
         self.place = nn.Parameter(torch.randn(queries, channels))
         self.scale = nn.Parameter(torch.randn(SCALES, channels))
+
+    def fold(self) -> None:
+        """They are added to membranes: constants, no layer."""
+        frozen(self, "start", "place", "scale")
 
 
 class Decoder(nn.Module):

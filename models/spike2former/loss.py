@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from models.spike2former.pixel_decoder import enlarged
+from models.spike2former.blocks import enlarged
 
 IGNORED = 255  # label of px that nobody judged
 EPS = 2.0**-23

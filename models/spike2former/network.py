@@ -22,7 +22,7 @@ from models.spike2former.head import MaskHead, decode_masks
 from models.spike2former.loss import Ignored, MaskLoss, PixelLoss, SegmentationGains
 from models.spike2former.pixel_decoder import PixelDecoder
 
-#: On the spikes that the mask head reads, as published; with D = 4 it undoes the division by D.
+#: On the shares of D that the mask head reads, as published; with D = 4 it undoes the division.
 GAIN = 4.0
 #: What a published layout changes, unless the caller says otherwise.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -45,7 +45,8 @@ class Spike2FormerConfig(DetectorConfig):
             "published" reads the authors' weights, and no other input size as it did one.
         ignored: Px labelled 255: "left-out" of the mask head's loss; "background" as published.
         fpn_stride: Of the logits of head "fpn", px: 4 or 2.
-        activation: "nilif", counts divided by D; "ilif", counts; "relu", the ANN twin.
+        activation: "nilif", counts divided by D; "ilif", counts, but for attention and masks, which
+            read shares of D; "relu", the ANN twin, clipped to [0, 1] where attention multiplies.
     """
 
     num_classes: int = 150
@@ -114,7 +115,7 @@ class Spike2Former(DetectorNetwork):
     """x [T, B, C, H, W], H and W multiples of 32 -> raw maps of the head.
 
     "mask": class logits [L, B, Q, nc + 1] and mask logits [L, B, Q, H/2, W/2] of L levels, before
-    and after each decoder layer; with `last_level_only` set, in evaluation, of the last alone.
+    and after each decoder layer; with `decoded_only` set, in evaluation, of the last alone.
     "fpn": class logits [B, nc, H/s, W/s]. See `DetectorNetwork` for state, twins and errors.
     """
 
@@ -124,7 +125,6 @@ class Spike2Former(DetectorNetwork):
     def __init__(self, config: Spike2FormerConfig) -> None:
         super().__init__(config)
         neuron = neuron_factory(config)
-        self.last_level_only = False
         self.spikeformer = MetaSpikeFormer(
             neuron, self.input_channels, config.widths, config.backbone_heads
         )
@@ -151,7 +151,7 @@ class Spike2Former(DetectorNetwork):
                 config.decoder_heads,
                 axes,
             )
-            gain = GAIN if config.activation == "nilif" else 1.0
+            gain = GAIN if config.is_spiking else 1.0
             self.head = MaskHead(neuron, channels, config.queries, config.num_classes, gain)
         self.carry_state = False
 
@@ -162,7 +162,7 @@ class Spike2Former(DetectorNetwork):
             return self.fpn(maps)
         feature, memories = self.pixel_decoder(maps, self._run)
         levels = self.decoder(memories, self.queries)
-        if self.last_level_only and not self.training:
+        if self.decoded_only and not self.training:
             levels = levels[-1:]
         return self.head(levels, feature)
 

@@ -6,43 +6,29 @@ Source: Lei et al., Spike2Former, AAAI 2025; Wang et al., DCNv3 (InternImage), C
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.blocks import BatchNorm, NeuronFactory, per_step
-from models.spike2former.blocks import ESC, MLP, Axes, Run, Synapse, at_once, transposed_back
+from models.spike2former.blocks import (
+    ESC,
+    MLP,
+    Axes,
+    Run,
+    Synapse,
+    at_once,
+    enlarged,
+    factor_neuron,
+    fold_scale,
+    frozen,
+    scaled,
+    transposed_back,
+    unit,
+)
+from models.spike2former.products import Sampling
+from models.spike2former.sampling import POINTS
 
-POINTS = 9  # of the 3x3 grid that each group samples around a px
 FIRST_SCALE = 1e-6  # of the encoder's branches, before training
-
-
-def sample(
-    values: Float[Tensor, "N C H W"],
-    offset: Float[Tensor, "N G*18 H W"],
-    weight: Float[Tensor, "N G*9 H W"],
-) -> Float[Tensor, "N C H W"]:
-    """Each px a weighted sum of 9 values of its group, read bilinearly, zeros outside.
-
-    Point k of group g stands at the px's own place, plus that of the grid (-1..1, x outer, y
-    inner), plus its offset: channels (g, k, (x, y)) of `offset` in px, (g, k) of `weight`.
-    """
-    N, C, H, W = values.shape
-    G = weight.shape[1] // POINTS
-    reach = torch.arange(-1, 2, device=values.device, dtype=values.dtype)
-    grid = torch.cartesian_prod(reach, reach)[None, None, :, :, None, None]
-    y, x = (torch.arange(n, device=values.device, dtype=values.dtype) for n in (H, W))
-    own = torch.stack((x.expand(H, W), y[:, None].expand(H, W)))
-    place = own + grid + offset.view(N, G, POINTS, 2, H, W)  # px
-    size = values.new_tensor([W, H]).view(2, 1, 1)
-    place = (2 * place + 1) / size - 1  # as grid_sample has it: -1 and 1 are the map's borders
-    read = F.grid_sample(
-        values.view(N * G, C // G, H, W),
-        place.permute(0, 1, 2, 4, 5, 3).reshape(N * G, POINTS * H, W, 2),
-        align_corners=False,
-    )
-    read = read.view(N, G, C // G, POINTS, H, W) * weight.view(N, G, 1, POINTS, H, W)
-    return read.sum(3).reshape(N, C, H, W)
 
 
 class DeformableAttention(nn.Module):
@@ -52,6 +38,8 @@ class DeformableAttention(nn.Module):
     """
 
     folds = (("offset", "offset_bn"), ("weight", "weight_bn"))
+    reads = (("offset", "neuron"), ("weight", "neuron"))
+    multiplies = ("weight_neuron",)
 
     def __init__(
         self, neuron: NeuronFactory, channels: int, groups: int, axes: Axes = "aligned"
@@ -67,7 +55,8 @@ class DeformableAttention(nn.Module):
         self.offset_bn = BatchNorm(groups * POINTS * 2)
         self.weight = nn.Conv2d(channels, groups * POINTS, 1)
         self.weight_bn = BatchNorm(groups * POINTS)
-        self.weight_neuron = neuron()
+        self.weight_neuron = factor_neuron(neuron)
+        self.sampling = Sampling()
         self.project = ESC(neuron, channels, 5)
         for conv in (self.offset, self.weight):
             nn.init.zeros_(conv.weight)
@@ -80,8 +69,8 @@ class DeformableAttention(nn.Module):
         if self.axes == "published":
             offset, weight = transposed_back(offset), transposed_back(weight)
         maps = (self.value(x), offset, weight)
-        sampled = sample(*(x.flatten(0, 1).contiguous() for x in maps))
-        return self.project(sampled.unflatten(0, x.shape[:2]))
+        sampled = self.sampling(*(x.flatten(0, 1).contiguous() for x in maps))
+        return self.project(unit(self.weight_neuron) * sampled.unflatten(0, x.shape[:2]))
 
 
 class EncoderMLP(MLP):
@@ -108,13 +97,28 @@ class EncoderLayer(nn.Module):
         self.mixer = ESC(neuron, channels, 3)
         self.attention = DeformableAttention(neuron, channels, groups, axes)
         self.mlp = EncoderMLP(neuron, channels, hidden, axes)
+        self.axes = axes
         scales = (torch.full((channels,), FIRST_SCALE) for _ in range(3))
+        self.mixer_scale: Tensor | None
+        self.attention_scale: Tensor | None
+        self.mlp_scale: Tensor | None
         self.mixer_scale, self.attention_scale, self.mlp_scale = map(nn.Parameter, scales)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.mixer_scale[:, None, None] * self.mixer(x)
-        x = x + self.attention_scale[:, None, None] * self.attention(x)
-        return x + self.mlp_scale[:, None, None] * self.mlp(x)
+        x = x + scaled(self.mixer(x), self.mixer_scale)
+        x = x + scaled(self.attention(x), self.attention_scale)
+        return x + scaled(self.mlp(x), self.mlp_scale)
+
+    def fold(self) -> None:
+        """Scales go into the convolutions before them; not where the MLP's axes are mixed up."""
+        fold_scale(self.mixer.project.conv, self.mixer_scale)
+        fold_scale(self.attention.project.project.conv, self.attention_scale)
+        self.mixer_scale = self.attention_scale = None
+        if self.axes == "aligned":
+            fold_scale(self.mlp.project.conv, self.mlp_scale)
+            self.mlp_scale = None
+        else:
+            frozen(self, "mlp_scale")
 
 
 class PixelDecoder(nn.Module):
@@ -154,9 +158,3 @@ class PixelDecoder(nn.Module):
             y = smooth(lateral(x) + enlarged(y, x.shape[-2:]))
             out.append(y)
         return self.mask_feature(y), out[:3]
-
-
-def enlarged(x: Tensor, size_hw: torch.Size | tuple[int, int]) -> Tensor:
-    """Bilinear, in every step of x [T, B, C, H, W] or level of [L, B, Q, H, W]."""
-    larger = F.interpolate(x.flatten(0, 1), size_hw, mode="bilinear", align_corners=False)
-    return larger.unflatten(0, x.shape[:2])

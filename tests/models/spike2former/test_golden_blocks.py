@@ -16,8 +16,8 @@ from models.spike2former.pixel_decoder import (
     EncoderLayer,
     EncoderMLP,
     PixelDecoder,
-    sample,
 )
+from models.spike2former.sampling import sample
 from tests.models.spike2former.conftest import (
     Probe,
     blocks_of,

@@ -81,7 +81,7 @@ def test_with_decay_membranes_go_from_bin_to_bin_and_from_call_to_call(events, l
 def test_the_last_level_alone_scores_the_same(events, lively):
     model, x = lively(tiny()), events(2, 2, 2, H, W)
     every = model(x)
-    model.last_level_only = True
+    model.decoded_only = True
     last = model(x)
     assert [len(m) for m in last] == [1, 1]
     for few, many in zip(last, every, strict=True):

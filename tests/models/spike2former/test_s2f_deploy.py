@@ -1,0 +1,127 @@
+"""Spike2Former deployed, spike-driven, priced and kept in a file, as the detectors are."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from models import build_model
+from models.checkpoint import load_model, save_checkpoint
+from models.deploy import batch_norms, deploy
+from models.energy import measure_energy
+from models.operations import count_operations
+from models.spike2former.products import Sampling, SpikeMatmul
+from models.spike_driven import SpikeDrivenConv, spike_driven
+
+close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-9)
+H, W = 32, 64
+
+
+@pytest.fixture
+def network(lively):
+    """network(**settings) -> a small one in float64 whose every branch matters."""
+
+    def build(**settings):
+        torch.manual_seed(0)
+        model = build_model("spike2former-tiny", variant="gen1", time_steps=2, **settings)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name.endswith("_scale") or "attention.offset." in name:
+                    nn.init.uniform_(parameter, 0.3, 0.7)
+        return lively(model)
+
+    return build
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"activation": "nilif"},
+        {"activation": "nilif", "max_spikes": 2, "decay": 0.25},
+        {"activation": "nilif", "axes": "published"},
+        {"activation": "ilif"},
+        {"activation": "nilif", "head": "fpn"},
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_deployed_and_spike_driven_twins_are_equal(network, events, settings):
+    model, x = network(**settings), events(2, 1, 2, H, W)
+    deployed = deploy(model)
+    assert not batch_norms(deployed)
+    twin, again = spike_driven(deployed), deploy(deployed)
+    for ours, *others in zip(model(x), deployed(x), twin(x), again(x), strict=True):
+        assert ours.abs().max() > 0.1
+        for theirs in others:
+            close(theirs, ours)
+    real = {n for n, m in twin.named_modules() if isinstance(m, nn.Conv2d)} - {
+        f"{n}.conv" for n, m in twin.named_modules() if isinstance(m, SpikeDrivenConv)
+    }
+    assert all(name == "spikeformer.stem.conv" or "mixer.project" in name for name in real)
+
+
+@pytest.mark.parametrize("head", ["mask", "fpn"])
+@torch.no_grad()
+def test_the_ann_twin_deploys_and_is_all_mac(network, events, head):
+    model, x = network(activation="relu", head=head), events(2, 1, 2, H, W)
+    for ours, folded in zip(model(x), deploy(model)(x), strict=True):
+        close(folded, ours)
+    ann, snn = measure_energy(model, [x]), measure_energy(network(head=head), [x])
+    assert (ann.ac, ann.ratio) == (0, 1)
+    assert ann.ann_mj == pytest.approx(snn.ann_mj)
+    assert snn.ac > 0
+
+
+@torch.no_grad()
+def test_a_deployed_file_brings_the_network_back(network, events, tmp_path):
+    deployed, x = deploy(network()).float(), events(2, 1, 2, H, W).float()
+    save_checkpoint(tmp_path / "a.pt", deployed.config, deployed.state_dict(), {}, kind="deployed")
+    back, _ = load_model(tmp_path / "a.pt")
+    for ours, theirs in zip(deployed(x), back(x), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@torch.no_grad()
+def test_products_are_counted_by_the_spikes_that_meet():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randint(0, 3, (2, 4, 5), generator=generator).double()
+    b = torch.randint(0, 3, (2, 5, 6), generator=generator).double()
+    meet, select = SpikeMatmul("both"), SpikeMatmul("left")
+    by_hand = sum(
+        int(a[n, i, k] * b[n, k, j])
+        for n in range(2) for i in range(4) for j in range(6) for k in range(5)
+    )  # fmt: skip
+    (work,) = meet.work((a, b), a @ b)
+    assert (work.macs, work.accumulates, work.outputs) == (2 * 4 * 5 * 6, by_hand, 48)
+    (work,) = select.work((a, b), a @ b)
+    assert work.accumulates == a.sum() * 6
+    (work,) = SpikeMatmul("right").work((a, b), a @ b)
+    assert work.accumulates == b.sum() * 4
+    weight = torch.randint(0, 3, (1, 2 * 9, 3, 4), generator=generator).double()
+    values, offset = torch.zeros(1, 8, 3, 4).double(), torch.zeros(1, 36, 3, 4).double()
+    read, chosen = Sampling().work((values, offset, weight), values)
+    assert (read.macs, read.accumulates) == (4 * 9 * 8 * 12, None)
+    assert (chosen.macs, chosen.accumulates) == (9 * 8 * 12, weight.sum() * 4)
+
+
+@torch.no_grad()
+def test_energy_knows_every_layer_and_what_it_reads(network, events):
+    x = events(2, 3, 2, H, W)
+    model = network()
+    report = measure_energy(model, [x[:, :1], x[:, 1:]])
+    layers = {layer.name: layer for layer in report.layers}
+    multiplies = {name for name, layer in layers.items() if layer.mac}
+    assert all(
+        name == "spikeformer.stem.conv" or name.endswith(("mixer.project.conv", "sampling.read"))
+        for name in multiplies
+    )
+    stem, paint = layers["spikeformer.stem.conv"], layers["head.paint"]
+    assert stem.mac == 2 * 8 * 2 * 49 * 16 * 32
+    assert paint.macs_per_step == 16 * 64 * 16 * 32  # the last level alone
+    attention = layers["spikeformer.stage4.0.attention.meet"]
+    assert attention.macs_per_step == 64 * 8 * 2 * 4
+    assert attention.ac > 0
+    deployed = deploy(model)
+    every, _ = count_operations(deployed, [x])
+    assert {la.name: la.macs_per_step for la in every}["head.paint"] == 4 * paint.macs_per_step
