@@ -167,10 +167,12 @@ def _pair(folder: Path, split: str, require_labels: bool) -> list[Recording]:
     lone += [path.name for path in masks_in(folder) if path not in {one.masks for one in found}]
     if lone:
         problems.append(_name_unpaired(lone, "without a recording"))
+    expected = f"expected pairs of *{DAT_SUFFIX} and *{BOX_SUFFIX}"
     if require_labels and (lone := [one.dat.name for one in found if not one.boxes]):
         problems.append(_name_unpaired(lone, "without labels"))
+        if any(one.masks for one in found):
+            expected += "; masks are asked for by --keep masks"
     if problems:
-        expected = f"expected pairs of *{DAT_SUFFIX} and *{BOX_SUFFIX}"
         raise ValueError(f"{folder}: {' and '.join(problems)}, {expected}")
     return found
 

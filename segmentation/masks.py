@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from preprocessing.geometry import Geometry
 from segmentation.spec import IGNORED, MaskSpec
 
 #: Modes of PIL whose values are numbers of 8 bits; P: places in a palette.
@@ -40,6 +41,16 @@ def padded_rows(mask: np.ndarray, height: int) -> np.ndarray:
     whole = np.full((height, mask.shape[1]), IGNORED, np.uint8)
     whole[: len(mask)] = mask
     return whole
+
+
+def at_sensor(classes: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Classes [..., network_hw] -> [..., height, width] of the sensor: padding off, cells spread.
+
+    The inverse of what a mask goes through, for scores at the size of the labels.
+    """
+    height, width = geometry.frame_hw
+    seen = classes[..., :height, :width]
+    return seen.repeat(geometry.downsample, axis=-2).repeat(geometry.downsample, axis=-1)
 
 
 def downsampled(mask: np.ndarray, factor: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pictures with masks as they lie on disk: ADE20K, Cityscapes, VOC, plain folders, ours."""
+"""Sets of pictures with masks as they are on disk: ADE20K, Cityscapes, VOC, folders, ours."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +16,8 @@ from segmentation.spec import MASKS, MaskSpec, find_mask_spec
 #: folder: images/{split}/* and masks/{split}/*.png of the same stem; simulator: what
 #: `python -m simulator --frames --masks` writes.
 Layout = Literal["ade20k", "cityscapes", "voc", "folder", "simulator"]
+#: Layouts that say which classes they are of.
+PUBLISHED = ("ade20k", "cityscapes", "voc")
 ENDINGS = (".jpg", ".jpeg", ".png")
 CITY_PICTURE, CITY_MASK = "_leftImg8bit.png", "_gtFine_labelIds.png"
 #: ADE20K's names of the splits.
@@ -61,8 +63,9 @@ def open_pictures(
             found = f"{counted(len(lone), lack)} of {len(pairs)} are missing"
             other = lone[0][1 - place].name
             raise ValueError(f"{lone[0][place]}: no such file ({found}), expected it for {other}")
-    spec = spec or MASKS.get(layout) if layout != "simulator" else spec
-    if spec is None:
+    if spec is None and layout in PUBLISHED:
+        spec = MASKS[layout]
+    elif spec is None:
         if not (root / MASKS_FILE).is_file():
             raise ValueError(f"{root}: holds no {MASKS_FILE}, expected one that names the classes")
         spec = find_mask_spec(root)

@@ -81,7 +81,10 @@ class Confusion:
 
         Raises ValueError for other shapes, and for a label or prediction that is no class.
         """
-        found, wanted = torch.as_tensor(predicted), torch.as_tensor(labels)
+        found, wanted = (
+            values if isinstance(values, torch.Tensor) else torch.tensor(values)
+            for values in (predicted, labels)
+        )
         if found.shape != wanted.shape:
             shapes = f"predictions {[*found.shape]} for labels {[*wanted.shape]}"
             raise ValueError(f"{shapes}, expected one shape")

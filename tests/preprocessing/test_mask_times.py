@@ -73,6 +73,13 @@ def test_another_time_among_the_masks_makes_the_cache_stale(masked, tmp_path, ca
     assert "2 recordings (1 already done), 7 windows" in capsys.readouterr().out
 
 
+def test_who_forgets_the_option_is_told(masked, tmp_path, capsys):
+    assert run(masked, tmp_path / "cache") == 1
+    error = capsys.readouterr().err
+    assert "1 file without labels (r1_td.dat), expected pairs of" in error
+    assert "masks are asked for by --keep masks" in error
+
+
 def test_a_recording_without_masks_is_named(masked, tmp_path, capsys):
     (masked / "train" / "r1_masks").rename(tmp_path / "away")
     assert run(masked, tmp_path / "cache", "--keep", "masks") == 1

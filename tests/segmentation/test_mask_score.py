@@ -25,6 +25,14 @@ def test_figures_by_hand():
     assert scores.pixels.tolist() == [3, 3, 0]
 
 
+def test_arrays_that_cannot_be_written_to_are_read():
+    labels = np.array([0, 1])
+    labels.flags.writeable = False
+    confusion = Confusion(NAMES)
+    confusion.add(labels, torch.tensor([0, 2]))
+    assert confusion.matrix.tolist() == [[1, 0, 0], [0, 0, 0], [0, 1, 0]]
+
+
 def test_a_class_that_is_only_predicted_has_an_iou_of_zero_under_both_rules():
     confusion = Confusion(NAMES)
     confusion.add(np.array([0, 2]), np.array([0, 0]))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segmentation.masks import downsampled, padded_rows, read_mask
+from preprocessing.geometry import Geometry
+from segmentation.masks import at_sensor, downsampled, padded_rows, read_mask
 from segmentation.spec import (
     IGNORED,
     MASKS,
@@ -134,6 +135,15 @@ def test_cells_take_the_mask_at_their_centre():
     assert np.array_equal(downsampled(mask, 1), mask)
     assert downsampled(mask, 2).tolist() == mask[1::2, 1::2].tolist()
     assert padded_rows(mask, 7)[6].tolist() == [IGNORED] * 8
+
+
+def test_what_a_network_says_goes_back_to_the_sensor():
+    geometry = Geometry(6, 8, 2)
+    cells = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    sensor = at_sensor(geometry.fit(cells)[None], geometry)
+    assert sensor.shape == (1, 6, 8)
+    assert np.array_equal(downsampled(sensor[0], 2), cells)
+    assert sensor[0, :2, :2].tolist() == [[0, 0], [0, 0]]
 
 
 def test_whole_numbers_in_words():

@@ -1,5 +1,7 @@
 """Masks beside recordings: which pixel is of which class, and no event changed."""
 
+import zlib
+
 import numpy as np
 import pytest
 import yaml
@@ -11,11 +13,13 @@ from simulator.__main__ import main
 from simulator.cast import ENTRANCES
 from simulator.masks import COLOURS, IGNORED, class_map
 from simulator.portable import Draws
+from simulator.recordings import Settings, simulate
 from simulator.render import Renderer
 from simulator.scene import HAZE_TO_M, Ego
 from simulator.spec import CLASSES, HEIGHT, STUFF, WIDTH
 
 STILL = Ego(0.0, 105.0, (), ())
+SIX = ("car", "pedestrian", "truck", "bus", "two-wheeler", "cyclist")
 BACKGROUND, ROAD, BUILDING, VEGETATION, CAR, PEDESTRIAN = range(6)
 
 
@@ -51,6 +55,12 @@ def test_masks_come_beside_recordings_that_stay_as_they_are(tmp_path, capsys):
     capsys.readouterr()
     assert main([*words, "--workers", "1", "--masks"]) == 0
     assert "0 recordings made, 1 kept from before" in capsys.readouterr().out
+
+
+def test_a_seed_gives_these_classes_on_every_machine():
+    masks = []
+    simulate(Settings(0.25, 3, classes=SIX), "val", 1, masks=masks)
+    assert zlib.crc32(masks[0].tobytes()) == 0x7EDDFB21
 
 
 def test_a_labelled_object_fills_its_box_with_its_class(tmp_path):
