@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo baselines rivals pair test test-slow test-all lint bench bench-gpu clean
+.PHONY: demo baselines rivals pair segmentation test test-slow test-all lint bench bench-gpu clean
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed; %s is %s. Try: make PYTHON=python3.12" % (sys.executable, sys.version.split()[0])) if sys.version_info < (3, 11) else 0'
@@ -94,6 +94,30 @@ $(PAIR)/%/best.pt: $(PAIR)/start/$$(notdir $$*)/best.pt $(PAIR)/twin/$$(notdir $
 $(PAIR)/%/test/metrics.json: $(PAIR)/%/best.pt
 	$(BIN)/python eval_gen1.py --checkpoint $(PAIR)/$* --cache $(BASE)/cache --output $(@D)
 
+# --- class masks: a head of queries and one per px, spikes without and with memory, the twin -------
+# HEAD/NEURON/SEED; nilif is published (T bins are T pictures), -time lets membranes pass on.
+STREETS    := streets
+MASK_RUNS  := $(foreach run,fpn/nilif fpn/nilif-time fpn/relu,$(SEEDS:%=$(STREETS)/$(run)/%)) $(foreach run,fpn/ilif mask/nilif mask/nilif-time mask/ilif mask/relu,$(STREETS)/$(run)/0)
+nilif      := --model.activation nilif
+nilif-time := --model.activation nilif --model.decay 0.5
+ilif       := --model.activation ilif
+relu       := --model.activation relu
+
+segmentation: $(MASK_RUNS:%=%/test/metrics.json)
+	$(BIN)/python eval_gen1.py --compare $(MASK_RUNS) --output $(STREETS)
+
+$(STREETS)/cache/manifest.json: | $(READY)
+	$(BIN)/python -m simulator $(STREETS)/recordings --masks --train 40 --val 8 --test 12 --seconds 4 --seed 3
+	$(BIN)/python -m preprocessing --input $(STREETS)/recordings --output $(STREETS)/cache --keep masks --time-steps 2 --downsample 2
+
+$(STREETS)/%/test/metrics.json: export OMP_NUM_THREADS = 1
+$(STREETS)/%/test/metrics.json: of = --cache $(STREETS)/cache --masks $(STREETS)/recordings
+$(STREETS)/%/test/metrics.json: part = $(word $(1),$(subst /, ,$*))
+$(STREETS)/%/test/metrics.json: $(STREETS)/cache/manifest.json configs/segmentation.yaml
+	$(BIN)/python -m segmentation.train --config configs/segmentation.yaml $(of) --output $(STREETS)/$* \
+	    --model.head $(call part,1) $($(call part,2)) --seed $(call part,3)
+	$(BIN)/python -m segmentation.eval --checkpoint $(STREETS)/$* $(of) --output $(@D)
+
 # --- for developers -----------------------------------------------------------------------------
 # Tests work on little: a process a core, of one thread; more would only wait for each other.
 test test-slow test-all: export OMP_NUM_THREADS = 1
@@ -125,4 +149,4 @@ bench-gpu: $(READY)
 	failed=0; for script in ilif train_step inference deploy; do $(BIN)/python benchmarks/$$script.py --device cuda || failed=1; done; exit $$failed
 
 clean:
-	rm -rf $(DEMO) $(BASE) $(PAIR) $(VENV)
+	rm -rf $(DEMO) $(BASE) $(PAIR) $(STREETS) $(VENV)
