@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+
 #: Largest denominator of a decay or scale that counts as a dyadic fraction.
 LARGEST_DENOMINATOR = 2**16
 

@@ -50,7 +50,9 @@ def _pair(value: Any) -> list[int]:
     return [value, value] if isinstance(value, int) else [*value]
 
 
-def _conv(_x: Tensor, weight: Tensor, _bias: Any, stride: Any, padding: Any, *rest: Any) -> Settings:
+def _conv(
+    _x: Tensor, weight: Tensor, _bias: Any, stride: Any, padding: Any, *rest: Any
+) -> Settings:
     if isinstance(padding, str):
         raise ValueError(f"cannot export: a convolution pads {padding!r}, expected px")
     sides = {"kernel": weight.shape[2:], "stride": stride, "padding": padding, "dilation": rest[0]}
@@ -79,7 +81,9 @@ def _max_pool(
     return_indices: bool = False,
 ) -> Settings:
     if _pair(dilation) != [1, 1] or ceil_mode or return_indices:
-        raise ValueError("cannot export: a max pool with dilation, ceil_mode or indices has no rule")
+        raise ValueError(
+            "cannot export: a max pool has no rule with dilation, ceil_mode or indices"
+        )
     sides = {"kernel": kernel_size, "stride": stride or kernel_size, "padding": padding}
     return {name: _pair(value) for name, value in sides.items()}
 
