@@ -87,8 +87,10 @@ class Nodes:
         """The checked model."""
         helper = self.onnx.helper
         graph = helper.make_graph(self._nodes, PRODUCER, inputs, outputs, self._arrays)
+        domains = sorted({node.domain for node in self._nodes} - {""})
         sets = [helper.make_opsetid("", self.opset)]
         version = helper.find_min_ir_version_for(sets)
+        sets += [helper.make_opsetid(domain, 1) for domain in domains]
         model = helper.make_model(
             graph, opset_imports=sets, ir_version=version, producer_name=PRODUCER
         )

@@ -27,9 +27,9 @@ def absorbed(graph: Graph) -> Graph:
     if frexp(scale)[0] != 0.5 or not known or any(k.kind == "leaky_silu" for k in graph.neurons):
         return graph
     weights = dict(graph.weights)
-    for name in weights:
+    for name, (weight, bias) in graph.weights.items():
         if readers[name] == {"neuron"}:
-            weights[name] = Weights(*(array * scale for array in weights[name]))
+            weights[name] = Weights(weight * scale, bias * scale)
     layers = tuple(
         replace(
             layer, settings={**layer.settings, "input_scale": 1.0, "input_scale_dyadic": (1, 0)}

@@ -1,4 +1,4 @@
-"""Graph -> ONNX in float32: T steps unrolled, every layer once for all of them."""
+"""Graph -> ONNX in float32, unrolled: every layer once in every time step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,14 +12,16 @@ from models.export.nodes import OPSET, Nodes
 BATCH = "batch"
 
 
+def at(name: str, step: int) -> str:
+    """A layer's output in a time step, as it is called in the file."""
+    return f"{name}@{step}"
+
+
 class Writer:
-    """Maps are [steps * B, C, H, W]; a neuron splits them into steps and joins its spikes.
+    """Maps are [B, C, H, W], one for every time step; those of step 1 are called "LAYER@1".
 
-    Every layer's output is called as the layer. With `stream`, membranes are inputs "state/NAME"
-    and outputs "next/NAME" [B, C, H, W].
+    With `stream`, membranes are inputs "state/LAYER" and outputs "next/LAYER" [B, C, H, W].
     """
-
-    spike_type: Any = np.float32
 
     def __init__(self, graph: Graph, stream: bool = False, opset: int = OPSET) -> None:
         self.graph, self.stream, self.nodes = graph, stream, Nodes(opset)
@@ -30,17 +32,26 @@ class Writer:
         "boxes" and "scores"; raises ValueError for a kind of layer without a rule."""
         graph = self.graph
         for layer in graph.layers:
-            rule: Callable[..., None] | None = getattr(self, f"write_{layer.kind}", None)
-            if rule is None:
+            whole = getattr(self, f"write_{layer.kind}", None)  # of all steps
+            each: Callable[..., None] | None = getattr(self, f"step_{layer.kind}", None)
+            if whole is None and each is None:
                 raise ValueError(f"cannot write layer {layer.name!r}: no rule for {layer.kind!r}")
-            rule(layer, *layer.inputs)
+            if whole is not None:
+                whole(layer)
+                continue
+            for t in range(layer.steps):
+                assert each is not None
+                each(layer, at(layer.name, t), *(at(name, t) for name in layer.inputs))
         maps = [f"map{i}" for i in range(len(graph.outputs))]
         for name, output in zip(graph.outputs, maps, strict=True):
-            self.nodes.add("Identity", self.plain(name), name=output)
+            self.nodes.add("Identity", self.plain(at(name, 0)), name=output)
         if decode:
             decoded(self.nodes, graph, maps)
+        return self.nodes.model(*self._values(maps, decode), about or {})
+
+    def _values(self, maps: list[str], decode: bool) -> tuple[list[Any], list[Any]]:
+        graph, value = self.graph, self.nodes.value
         channels, height, width = graph.layers[0].shape
-        value = self.nodes.value
         inputs = [value("x", (graph.time["bins"], BATCH, channels, height, width))]
         shapes = [graph[name].shape for name in graph.outputs]
         outputs = [value(m, (BATCH, *shape)) for m, shape in zip(maps, shapes, strict=True)]
@@ -49,10 +60,10 @@ class Writer:
             outputs += [value("scores", (BATCH, "anchors", graph.decode["num_classes"]))]
         inputs += [value(f"state/{name}", (BATCH, *shape)) for name, shape in self.states]
         outputs += [value(f"next/{name}", (BATCH, *shape)) for name, shape in self.states]
-        return self.nodes.model(inputs, outputs, about or {})
+        return inputs, outputs
 
     def plain(self, name: str) -> str:
-        """A value as [N, C, H, W]."""
+        """A value as [B, C, H, W]."""
         return name
 
     def dims(self, layer: Layer) -> tuple[int, ...]:
@@ -60,29 +71,25 @@ class Writer:
         return layer.shape
 
     def write_input(self, layer: Layer) -> None:
-        together, nodes = self.graph.time["bins_together"], self.nodes
-        channels, height, width = layer.shape
-        x = "x"
-        if together > 1:
-            bins = self.graph.time["bins"] // together
-            x = nodes.add("Reshape", x, nodes.whole(bins, together, -1, channels, height, width))
-            x = nodes.add("Transpose", x, perm=[0, 2, 1, 3, 4, 5])
-        shape = nodes.whole(-1, together * channels, height, width)
-        nodes.add("Reshape", x, shape, name=layer.name)
+        """[T, B, C, H, W] -> [B, bins together * C, H, W] a step."""
+        nodes, together = self.nodes, self.graph.time["bins_together"]
+        axis = nodes.whole(0)
+        bins = [nodes.add("Squeeze", bin_, axis) for bin_ in nodes.split("x", layer.steps)]
+        for t in range(layer.steps // together):
+            nodes.joined(bins[t * together : (t + 1) * together], axis=1, name=at(layer.name, t))
 
-    def write_conv(self, layer: Layer, x: str) -> None:
-        weight, bias = self.graph.weights[layer.name]
-        self.convolve(layer, x, weight, bias)
+    def step_conv(self, layer: Layer, y: str, x: str) -> None:
+        self.convolve(layer, y, x, *self.graph.weights[layer.name])
 
-    def convolve(self, layer: Layer, x: str, weight: np.ndarray, bias: np.ndarray) -> None:
-        """A float convolution of [N, C, H, W]."""
+    def convolve(self, layer: Layer, y: str, x: str, weight: np.ndarray, bias: np.ndarray) -> None:
+        """A float convolution of [B, C, H, W]."""
         settings, constant = layer.settings, self.nodes.constant
         self.nodes.add(
             "Conv",
             x,
             constant(weight),
             constant(bias),
-            name=layer.name,
+            name=y,
             kernel_shape=settings["kernel"],
             strides=settings["stride"],
             pads=settings["padding"] * 2,
@@ -90,25 +97,23 @@ class Writer:
             group=settings["groups"],
         )
 
-    def write_neuron(self, layer: Layer, x: str) -> None:
-        settings, nodes = layer.settings, self.nodes
-        spikes, v = [], self.state(layer)
-        for t, u in enumerate(nodes.split(x, layer.steps)):
+    def write_neuron(self, layer: Layer) -> None:
+        settings, nodes, v = layer.settings, self.nodes, self.state(layer)
+        for t in range(layer.steps):
+            u = at(layer.inputs[0], t)
             if settings["input_scale"] != 1:
                 u = nodes.add("Mul", u, nodes.constant(settings["input_scale"]))
             if v:
                 u = nodes.add("Add", u, nodes.add("Mul", v, nodes.constant(settings["decay"])))
-            count = self.counts(u, settings["max_spikes"])
-            spikes.append(count)
+            self.counts(at(layer.name, t), u, settings["max_spikes"])
             if t + 1 < layer.steps or self.stream:
-                v = self.after(u, self.real(count), settings["reset"])
+                v = self.after(u, self.real(at(layer.name, t)), settings["reset"])
         self.next_state(layer, v)
-        nodes.joined(spikes, axis=0, name=layer.name)
 
-    def counts(self, u: str, most: int) -> str:
+    def counts(self, y: str, u: str, most: int) -> None:
         """round(clip(u, 0, D)), half to even."""
         constant = self.nodes.constant
-        return self.nodes.add("Round", self.nodes.add("Clip", u, constant(0), constant(most)))
+        self.nodes.add("Round", self.nodes.add("Clip", u, constant(0), constant(most)), name=y)
 
     def real(self, counts: str) -> str:
         """Counts as float32."""
@@ -132,56 +137,53 @@ class Writer:
         if self.stream:
             self.nodes.add("Identity", v, name=f"next/{layer.name}")
 
-    def write_leaky_silu(self, layer: Layer, x: str) -> None:
-        settings, nodes = layer.settings, self.nodes
-        steps, v = [], self.state(layer)
-        for u in nodes.split(x, layer.steps):
+    def write_leaky_silu(self, layer: Layer) -> None:
+        settings, nodes, v = layer.settings, self.nodes, self.state(layer)
+        for t in range(layer.steps):
+            u = at(layer.inputs[0], t)
             if v:
                 y = v if settings["in_place"] else self.silu(v)
                 kept = nodes.add("Mul", v, nodes.add("Sub", nodes.constant(1), y))
                 u = nodes.add("Add", u, nodes.add("Mul", kept, nodes.constant(settings["decay"])))
-            steps.append(self.silu(u))
-            v = steps[-1] if settings["in_place"] else u
+            v = self.silu(u, at(layer.name, t))
+            v = v if settings["in_place"] else u
         self.next_state(layer, v)
-        nodes.joined(steps, axis=0, name=layer.name)
 
-    def silu(self, x: str) -> str:
-        return self.nodes.add("Mul", x, self.nodes.add("Sigmoid", x))
+    def silu(self, x: str, y: str = "") -> str:
+        return self.nodes.add("Mul", x, self.nodes.add("Sigmoid", x), name=y)
 
-    def write_relu(self, layer: Layer, x: str) -> None:
-        self.nodes.add("Relu", x, name=layer.name)
+    def step_relu(self, _layer: Layer, y: str, x: str) -> None:
+        self.nodes.add("Relu", x, name=y)
 
-    def write_add(self, layer: Layer, x: str, y: str) -> None:
-        self.nodes.add("Add", x, y, name=layer.name)
+    def step_add(self, _layer: Layer, y: str, a: str, b: str) -> None:
+        self.nodes.add("Add", a, b, name=y)
 
-    def write_concat(self, layer: Layer, *maps: str) -> None:
-        self.nodes.joined(maps, axis=1, name=layer.name)
+    def step_concat(self, _layer: Layer, y: str, *maps: str) -> None:
+        self.nodes.joined(maps, axis=1, name=y)
 
-    def write_upsample(self, layer: Layer, x: str) -> None:
+    def step_upsample(self, layer: Layer, y: str, x: str) -> None:
         channels, height, width = layer.shape
         nodes = self.nodes
         x = nodes.add("Reshape", x, nodes.whole(0, channels, height // 2, 1, width // 2, 1))
         x = nodes.add("Tile", x, nodes.whole(1, 1, 1, 2, 1, 2))
-        nodes.add("Reshape", x, nodes.whole(0, channels, height, width), name=layer.name)
+        nodes.add("Reshape", x, nodes.whole(0, channels, height, width), name=y)
 
-    def write_max_pool(self, layer: Layer, x: str) -> None:
+    def step_max_pool(self, layer: Layer, y: str, x: str) -> None:
         settings = layer.settings
         self.nodes.add(
             "MaxPool",
             x,
-            name=layer.name,
+            name=y,
             kernel_shape=settings["kernel"],
             strides=settings["stride"],
             pads=settings["padding"] * 2,
         )
 
-    def write_repeat(self, layer: Layer, x: str) -> None:
-        nodes, times = self.nodes, layer.settings["times"]
-        x = nodes.add("Reshape", x, nodes.whole(layer.steps // times, 1, -1, *self.dims(layer)))
-        x = nodes.add("Tile", x, nodes.whole(1, times, 1, 1, 1, 1))
-        nodes.add("Reshape", x, nodes.whole(-1, *self.dims(layer)), name=layer.name)
+    def write_repeat(self, layer: Layer) -> None:
+        for t in range(layer.steps):
+            source = at(layer.inputs[0], t // layer.settings["times"])
+            self.nodes.add("Identity", source, name=at(layer.name, t))
 
-    def write_mean(self, layer: Layer, x: str) -> None:
-        nodes, source = self.nodes, self.graph[layer.inputs[0]]
-        x = nodes.add("Reshape", x, nodes.whole(source.steps, -1, *self.dims(layer)))
-        nodes.add("ReduceMean", x, nodes.whole(0), name=layer.name, keepdims=0)
+    def write_mean(self, layer: Layer) -> None:
+        steps = range(self.graph[layer.inputs[0]].steps)
+        self.nodes.add("Mean", *(at(layer.inputs[0], t) for t in steps), name=at(layer.name, 0))
