@@ -7,9 +7,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from gen1 import command
+from gen1.atomic import atomic_write, make_way, make_writable
 from models.checkpoint import Checkpoint, checkpoint_file, load_model
 from models.detector import MAX_STRIDE, DetectorNetwork
 from models.export.golden import write_golden
+from models.export.nodes import OPSET
+from models.export.onnx_model import Precision, onnx_model
 from models.export.quantise import Scales
 
 Format = Literal["golden", "onnx", "nir"]
@@ -54,6 +57,10 @@ def export_file(
     width: int | None = None,
     windows: Path | None = None,
     scales: Scales = "power-of-two",
+    precision: Precision = "float32",
+    stream: bool = False,
+    decode: bool = False,
+    opset: int = OPSET,
 ) -> str:
     """Write a deployed checkpoint in another form; returns what was written.
 
@@ -61,12 +68,18 @@ def export_file(
         checkpoint: Deployed checkpoint, as `python -m models.deploy` writes it.
         output: Folder (golden) or file to write.
         format: "golden": a folder of graph, weights (float and int8), what every neuron did, and an
-            interpreter in numpy.
+            interpreter in numpy. "onnx": a file of standard operators, any batch. "nir": a file of
+            what NIR 1.0 can say: binary neurons, no pools.
         height: Of the network's input in px; that of the training if not given.
         width: As height.
         windows: Golden: .npy file of inputs, uint8 [n, T, C, H, W]; two of random events if not
             given.
         scales: Golden: of int8 weights; "power-of-two" makes the whole network integers.
+        precision: ONNX: "float32", or "int8": weights of layers that read spikes, one scale per
+            output channel.
+        stream: ONNX: membranes are inputs and outputs.
+        decode: ONNX: boxes and scores, too, before non-maximum suppression.
+        opset: ONNX: operator set.
     """
     if format not in FORMATS:
         raise ValueError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
@@ -76,13 +89,36 @@ def export_file(
         expected = f"expected a deployed one: python -m models.deploy {source}"
         raise ValueError(f"{source}: is a trained checkpoint, {expected}")
     size_hw = size_of(loaded, height, width)
-    inputs = windows_of(windows, model, size_hw)
+    if format == "golden":
+        inputs = windows_of(windows, model, size_hw)
+        return golden_folder(model, inputs, target, scales, source, windows)
+    if format == "onnx":
+        content = onnx_model(model, size_hw, precision, stream, decode, opset).SerializeToString()
+    else:
+        raise NotImplementedError
+    make_way(target)
+    with atomic_write(target) as file:
+        file.write(content)
+    return f"{target}: {len(content) / 1e6:.1f} MB, {size_hw[0]}x{size_hw[1]} px"
+
+
+def golden_folder(
+    model: DetectorNetwork,
+    inputs: np.ndarray,
+    target: Path,
+    scales: Scales,
+    source: Path,
+    windows: Path | None,
+) -> str:
+    """Write it; says what is in it."""
     about: dict[str, Any] = {"checkpoint": source.name, "windows": str(windows or "random events")}
+    make_writable(target)
     made = write_golden(model, inputs, target, scales, about)
     exact = [name for name, is_exact in made["exact"].items() if is_exact]
+    height, width = inputs.shape[-2:]
     return (
-        f"{target}: {len(made['layers'])} layers, {len(inputs)} windows of "
-        f"{size_hw[0]}x{size_hw[1]} px; to the bit: {', '.join(exact) or 'none'}\n"
+        f"{target}: {len(made['layers'])} layers, {len(inputs)} windows of {height}x{width} px; "
+        f"to the bit: {', '.join(exact) or 'none'}\n"
         f"check: python {target / 'run.py'}"
     )
 
