@@ -1,6 +1,7 @@
 """The command `python -m models.export`: a deployed checkpoint for other engines."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,9 +12,11 @@ from gen1.atomic import atomic_write, make_way, make_writable
 from models.checkpoint import Checkpoint, checkpoint_file, load_model
 from models.detector import MAX_STRIDE, DetectorNetwork
 from models.export.golden import write_golden
-from models.export.nodes import OPSET
+from models.export.nir_graph import nir_graph
+from models.export.nodes import OPSET, extra
 from models.export.onnx_model import Precision, onnx_model
 from models.export.quantise import Scales
+from models.export.trace import trace
 
 Format = Literal["golden", "onnx", "nir"]
 FORMATS = get_args(Format)
@@ -93,13 +96,16 @@ def export_file(
         inputs = windows_of(windows, model, size_hw)
         return golden_folder(model, inputs, target, scales, source, windows)
     if format == "onnx":
-        content = onnx_model(model, size_hw, precision, stream, decode, opset).SerializeToString()
+        made = onnx_model(model, size_hw, precision, stream, decode, opset)
+        content = BytesIO(made.SerializeToString())
     else:
-        raise NotImplementedError
+        graph, content = nir_graph(trace(model, size_hw)), BytesIO()
+        extra("nir", "nir").write(content, graph)
     make_way(target)
     with atomic_write(target) as file:
-        file.write(content)
-    return f"{target}: {len(content) / 1e6:.1f} MB, {size_hw[0]}x{size_hw[1]} px"
+        file.write(content.getbuffer())
+    size_mb = target.stat().st_size / 1e6
+    return f"{target}: {size_mb:.1f} MB, input of {size_hw[0]}x{size_hw[1]} px"
 
 
 def golden_folder(

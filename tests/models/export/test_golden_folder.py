@@ -155,3 +155,19 @@ def test_a_size_that_nothing_says(sample, tmp_path, capsys):
     deployed = tmp_path / "deployed.pt"
     save_checkpoint(deployed, sample.config, sample.state_dict(), MARK, kind="deployed")
     assert "expected height and width" in refusal(capsys, deployed, tmp_path / "out")
+
+
+def test_the_command_writes_onnx(sample, windows, tmp_path, capsys):
+    onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    deployed, file = tmp_path / "deployed.pt", tmp_path / "out" / "network.onnx"
+    save_checkpoint(deployed, sample.config, sample.state_dict(), MARK, kind="deployed")
+    words = [deployed, file, "--format", "onnx", "--height", 32, "--width", 64]
+    assert main([*map(str, words), "--precision", "int8", "--decode"]) == 0
+    assert f"{file}: 4." in capsys.readouterr().out
+    onnx.checker.check_model(file)
+    session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    x = windows(1, 2, 32, 64)[0][:, None].astype(np.float32)
+    assert session.run(["boxes"], {"x": x})[0].shape == (1, 42, 4)
+    assert "opset is 9, expected 18" in refusal(capsys, *words, "--opset", 9)
+    words[3] = "nir"
+    assert "spikes are counts up to 4" in refusal(capsys, *words)
