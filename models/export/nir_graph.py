@@ -57,7 +57,7 @@ def nir_graph(graph: Graph) -> Any:
         edges += [(_called(source), name) for source in layer.inputs]
     for number, output in enumerate(graph.outputs):
         (source,) = graph[output].inputs
-        nodes[f"map{number}"] = nir.Output({"input": np.array(graph[output].shape)})
+        nodes[f"map{number}"] = nir.Output({"output": np.array(graph[output].shape)})
         edges.append((_called(source), f"map{number}"))
     about = {"dt": 1.0, "steps": graph.time["bins"], "maps": "mean over the steps of each output"}
     return nir.NIRGraph(nodes, edges, metadata=about)

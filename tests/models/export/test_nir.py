@@ -39,9 +39,12 @@ class Plain(DetectorNetwork):
 def euler(graph, x):
     """NIR as its equations say, a step of dt = 1 per bin of x [T, C, H, W]; mean of map0."""
     values, v, total = {}, {}, 0.0
-    order = [name for name in graph.nodes if not isinstance(graph.nodes[name], nir.ir.Output)]
+    order: list[str] = []
+    while len(order) < len(graph.nodes):  # files keep them by name
+        ready = {b for _, b in graph.edges} - {b for a, b in graph.edges if a not in order}
+        order += sorted((ready | {"input"}) - set(order))
     for step in x:
-        for name in [*order, "map0"]:
+        for name in order:
             node = graph.nodes[name]
             given = sum((values[a] for a, b in graph.edges if b == name), torch.zeros(()))
             if isinstance(node, nir.Input):
