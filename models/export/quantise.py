@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from models.detector import DetectorNetwork
 from models.export.exact import membrane_bits
 from models.export.graph import Graph
+from models.export.trace import trace
 
 Scales = Literal["float", "power-of-two"]
 LARGEST = 127
@@ -64,6 +65,25 @@ def fixed_point(graph: Graph, rounded: dict[str, Int8]) -> dict[str, int] | None
         return None
     bits = int(-powers.min())
     return {"bias_bits": bits, "fraction_bits": bits + extra}
+
+
+def rounded_network(deployed: DetectorNetwork, size_hw: tuple[int, int]) -> DetectorNetwork:
+    """The deployed network with the weights that int8 holds, in its own dtype: to score and price.
+
+    size_hw: of its input in px. Raises ValueError for one with layers that multiply real values,
+    attention among them: they would stay in float32, and have no price in int8.
+    """
+    graph = trace(deployed, size_hw)
+    rounded = quantise(graph)
+    left = [name for name in graph.weights if name not in rounded]
+    if left:
+        found = f"layer {left[0]!r} multiplies real values, which int8 weights leave in float32"
+        raise ValueError(f"{found}, expected a network whose layers read spikes")
+    twin = copy.deepcopy(deployed)
+    for name, layer in rounded.items():
+        weight = torch.from_numpy(layer.weight * layer.scale[:, None, None, None])
+        twin.get_parameter(f"{name}.weight").data.copy_(weight)
+    return twin
 
 
 class RoundedConv(nn.Module):
