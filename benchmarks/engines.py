@@ -145,7 +145,7 @@ def measure(given: Namespace) -> tuple[dict[str, Any], str]:
         "rows": rows,
     }
     text = (
-        f"Threads: {given.threads}; clock: {given.clock}; instructions: {result['instructions']}.\n\n"
+        f"Threads: {given.threads}; clock: {given.clock}; instructions: {features()}.\n\n"
         f"{table(rows)}"
     )
     if given.checkpoint and given.cache:
