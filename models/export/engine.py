@@ -49,6 +49,10 @@ class OnnxNetwork:
                 for name, shape in self._inputs.items()
                 if name != "x"
             }
+        if any(len(v) != x.shape[1] for v in self._state.values()):
+            raise ValueError(
+                f"the carried state is of another batch than {x.shape[1]}: call reset()"
+            )
         values: Any = self._session.run(self._outputs, {"x": x.numpy(), **self._state})
         found = dict(zip(self._outputs, values, strict=True))
         self._state = {name: found["next" + name.removeprefix("state")] for name in self._state}

@@ -23,6 +23,7 @@ NETWORKS = [
     ("spikeyolo-p", {"bins_per_step": 2, "shown": 2}),
     ("ems-res10", {}),
     ("ems-resnet10-cat", {}),
+    ("ems-res10", {"activation": "ilif", "max_spikes": 4, "input_scale": 0.5}),
     ("ems-res10", {"activation": "relu"}),
 ]
 
@@ -99,6 +100,8 @@ def test_a_stream_goes_on_where_it_was(sample, windows, precision):
             expected = network(x)
         for ours, theirs in zip(engine(x), expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    with pytest.raises(ValueError, match="of another batch than 2: call reset"):
+        engine(first.repeat(1, 2, 1, 1, 1))
     engine.reset()
     network.carry_state = False
     with torch.no_grad():
