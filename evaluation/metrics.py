@@ -48,6 +48,7 @@ class EvalConfig:
         energy_samples: Samples over which spikes are counted; 0 counts all of the split.
         sparse_input: Price the first layer as if it skipped pixels without events, in the network
             and in its ANN-equivalent.
+        weights: "float", or "int8": the deployed network with rounded weights, at int8's prices.
         pictures: Label times drawn in the report of each kind: evenly spread, best, worst.
         detect: Thresholds of the detections.
     """
@@ -62,6 +63,7 @@ class EvalConfig:
     device: str = "auto"
     energy_samples: int = 128
     sparse_input: bool = False
+    weights: Literal["float", "int8"] = "float"
     pictures: int = 6
     detect: DetectConfig = field(default_factory=DetectConfig)
 
@@ -249,10 +251,16 @@ def run(config: EvalConfig) -> dict[str, Any]:
         make_writable(config.output / folder)
     make_way(config.output / "metrics.json")
 
+    if config.weights == "int8":
+        from models.export.quantise import rounded_network
+
+        model = rounded_network(deploy(model.cpu()), dataset.geometry.network_hw).to(device)
+        checkpoint = checkpoint._replace(kind="int8")
     detections = detect(model, dataset, config.detect, config.batch_size, config.workers, device)
     scores = {p: score(dataset, detections, p) for p in PROTOCOLS if p not in left_out}
     frames = energy_frames(dataset, config, device)
-    energy = measure_energy(model, frames, sparse_input=config.sparse_input)
+    precision = "int8" if config.weights == "int8" else "fp32"
+    energy = measure_energy(model, frames, precision, config.sparse_input)
     measured = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "latency_ms": latency_ms(model, collate([dataset[0]]).to(device).network_input()),

@@ -4,7 +4,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from models.decode import DetectConfig, non_max_suppression
 from models.deploy import deploy
 from models.detector import DetectorNetwork, refuse_other_task
 from models.device import pick_device
+from models.export.engine import OnnxNetwork
+from models.export.onnx_model import Precision
 from models.neuron import neurons
 from preprocessing.geometry import as_boxes
 from preprocessing.histogram import DOWNSAMPLE_FACTORS, EventTally, HistogramSettings
@@ -30,6 +32,9 @@ from preprocessing.inputs import (
 )
 from streaming.windower import Window, Windower
 
+#: What runs a network.
+Engine = Literal["torch", "onnx", "onnx-int8"]
+ENGINES = get_args(Engine)
 #: A frame may exceed the trained one by this factor per side before sensor pixels are pooled.
 LARGEST_FRAME = 1.25
 
@@ -81,9 +86,9 @@ class Detector:
     eval_gen1.py on a cache with `--every-ms`. settings: the histograms the model was trained on;
     sensor_hw: the stream's sensor in px, see fit_sensor (None: the trained one); start_us, hot: as
     of Windower. carry_state keeps membranes from window to window, which then must not overlap:
-    every_us must be window_us. count_spikes costs a pass over all spikes. The model itself is not
-    modified.
-    Raises ValueError for a model, input, sensor or stride that do not go together.
+    every_us must be window_us. count_spikes costs a pass over all spikes, by engine torch alone;
+    "onnx" and "onnx-int8" (rounded weights) are onnxruntime on a CPU. The model is not modified.
+    Raises ValueError for a model, input, sensor, stride or engine that do not go together.
     """
 
     def __init__(
@@ -102,6 +107,7 @@ class Detector:
         device: str = "auto",
         carry_state: bool = False,
         count_spikes: bool = False,
+        engine: Engine = "torch",
     ) -> None:
         if settings.representation == "rvt":
             found = "the model reads RVT's frames, which cannot be made of events here"
@@ -118,6 +124,9 @@ class Detector:
         self.model = deploy(model).to(self.device)
         self.model.carry_state = carry_state
         self._spikes = SpikeCounter(self.model) if count_spikes else None
+        self._onnx = None
+        if engine != "torch":
+            self._onnx = self._engine(engine, carry_state, count_spikes)
 
     @classmethod
     def load(cls, checkpoint: Path | str, *, every_ms: float = 50.0, **options: Any) -> "Detector":
@@ -125,6 +134,16 @@ class Detector:
         network = load_network(checkpoint)
         options |= {"input": network.input, "every_us": round(1000 * every_ms)}
         return cls(network.model, network.settings, **options)
+
+    def _engine(self, engine: str, carry_state: bool, count_spikes: bool) -> OnnxNetwork:
+        if engine not in ENGINES:
+            raise ValueError(f"engine is {engine!r}, expected one of {', '.join(ENGINES)}")
+        if self.device.type != "cpu" or count_spikes:
+            asked = "count_spikes" if count_spikes else f"device {self.device.type}"
+            raise ValueError(f"engine {engine!r} was asked with {asked}, expected engine torch")
+        size_hw = self.geometry.network_hw
+        precision: Precision = "int8" if engine == "onnx-int8" else "float32"
+        return OnnxNetwork(self.model, size_hw, precision, carry_state)
 
     @property
     def late_events(self) -> int:
@@ -149,7 +168,7 @@ class Detector:
         frames = torch.from_numpy(network_frames(window.histogram, self.geometry, self.input))
         x = network_input(frames.unsqueeze(1).to(self.device))
         started = self._now()
-        maps = self.model(x)
+        maps = self.model(x) if self._onnx is None else self._onnx(x)
         found = self._now()
         boxes, scores = self.model.decode([m.float() for m in maps])
         (rows,) = non_max_suppression(boxes, scores, **asdict(self.detect_config))
@@ -167,6 +186,8 @@ class Detector:
     def reset_state(self) -> None:
         """Let the membranes start from rest at the next window."""
         functional.reset_net(self.model)
+        if self._onnx is not None:
+            self._onnx.reset()
 
     def warm_up(self) -> None:
         """One forward of an empty window, so that the first real one is not the slow one."""

@@ -118,7 +118,8 @@ def detect(
         score_threshold=config.score,
         device=config.device,
         carry_state=config.carry_state,
-        count_spikes=not config.live,
+        count_spikes=not config.live and config.engine == "torch",
+        engine=config.engine,
     )
     for oddity in oddities(reader, detector.settings, trained):
         print(f"note: {recording.name}: {oddity}", file=sys.stderr)

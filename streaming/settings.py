@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 SAMPLE_CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "spikeyolo-p-synthetic.pt"
 
@@ -24,6 +25,8 @@ class StreamConfig:
         show_ms: A picture shows the events of so many ms before it.
         energy_windows: Windows whose energy is counted, spread evenly; 0 counts none.
         device: "auto", "cpu" or "cuda".
+        engine: What runs the network: "torch", or onnxruntime on a CPU: "onnx", or with rounded
+            weights, the fastest, "onnx-int8". These count no spikes. Extra `[onnx]`.
         height: Sensor height in px where a .dat names none, else the training's; of a RAW file, in
             place of the header's, else 720.
         width: Sensor width in px where the recording names none; as height, 1280.
@@ -45,6 +48,7 @@ class StreamConfig:
     show_ms: float = 50.0
     energy_windows: int = 4
     device: str = "auto"
+    engine: Literal["torch", "onnx", "onnx-int8"] = "torch"
     height: int | None = None
     width: int | None = None
     carry_state: bool = False

@@ -105,3 +105,17 @@ def test_every_form_of_a_network_is_measured_and_its_kernels_counted(tmp_path):
     assert rows["trained"]["GMAC"] < rows["deployed"]["GMAC"] < rows["spike-driven"]["GMAC"]
     assert all(row["ms"] > 0 for row in rows.values())
     assert all(name in written.with_suffix(".md").read_text() for name in rows)
+
+
+@pytest.mark.slow
+def test_engines_take_turns(tmp_path):
+    pytest.importorskip("onnxruntime")
+    options = ["--sizes", "p", "--height", "32", "--width", "64", "--seconds", "0"]
+    command = [sys.executable, BENCHMARKS / "engines.py", *options, "--output", tmp_path]
+    subprocess.run([*command, "--threads", "1", "--clock", "cpu"], check=True)
+    (written,) = tmp_path.glob("engines_cpu_*.json")
+    rows = json.loads(written.read_text())["rows"]
+    names = ["torch float32", "onnxruntime float32", "onnxruntime int8"]
+    assert [row["engine"] for row in rows] == names
+    assert rows[0]["speed-up"] == 1
+    assert all(row["windows/s"] > 0 for row in rows)
