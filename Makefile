@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo baselines rivals pair segmentation test test-slow test-all lint bench bench-gpu clean
+.PHONY: demo demo-images baselines rivals pair segmentation test test-slow test-all lint bench bench-gpu clean
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed; %s is %s. Try: make PYTHON=python3.12" % (sys.executable, sys.version.split()[0])) if sys.version_info < (3, 11) else 0'
@@ -23,6 +23,20 @@ demo: $(READY)
 	$(BIN)/python eval_gen1.py --checkpoint $(DEMO)/twin --cache $(DEMO)/cache --output $(DEMO)/twin/test
 	$(BIN)/python eval_gen1.py --checkpoint $(DEMO)/run --cache $(DEMO)/cache --output $(DEMO)/run/test
 	$(BIN)/python eval_gen1.py --compare $(DEMO)/twin $(DEMO)/run --output $(DEMO)
+
+# --- frames beside events: the same streets, seen by either camera --------------------------------
+FRAMES := demo-images
+SEEN   := $(FRAMES)/recordings/frames
+set_of  = --$(1)images $(SEEN)/$(2) --$(1)annotations $(SEEN)/$(2).json
+
+demo-images: $(READY)
+	$(BIN)/python -m simulator $(FRAMES)/recordings --frames --train 40 --val 8 --test 10 --seconds 5 --seed 2
+	$(BIN)/python -m preprocessing --input $(FRAMES)/recordings --output $(FRAMES)/cache --time-steps 2 --downsample 2
+	$(BIN)/python -m images.train --config configs/demo_images.yaml $(call set_of,,train) $(call set_of,val-,val) --output $(FRAMES)/frames
+	$(BIN)/python -m images.eval --checkpoint $(FRAMES)/frames $(call set_of,,test) --side 160 --output $(FRAMES)/frames/test
+	$(BIN)/python train_gen1.py --config configs/demo.yaml --cache $(FRAMES)/cache --output $(FRAMES)/events --model.max-spikes 4 --model.input-scale 1 --epochs 10 --eval-every 10
+	$(BIN)/python eval_gen1.py --checkpoint $(FRAMES)/events --cache $(FRAMES)/cache --output $(FRAMES)/events/test
+	$(BIN)/python eval_gen1.py --compare $(FRAMES)/frames $(FRAMES)/events --output $(FRAMES)
 
 # --- the synthetic benchmark: networks and neurons on equal data and budget, three seeds --------
 # With -j2 on two cores; kill it as you like, it goes on when asked. Times: configs/synthetic.yaml.
@@ -149,4 +163,4 @@ bench-gpu: $(READY)
 	failed=0; for script in ilif train_step inference deploy; do $(BIN)/python benchmarks/$$script.py --device cuda || failed=1; done; exit $$failed
 
 clean:
-	rm -rf $(DEMO) $(BASE) $(PAIR) $(STREETS) $(VENV)
+	rm -rf $(DEMO) $(FRAMES) $(BASE) $(PAIR) $(STREETS) $(VENV)

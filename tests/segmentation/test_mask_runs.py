@@ -142,7 +142,14 @@ def test_pictures_are_learnt_and_scored_by_the_same_commands(tmp_path, capsys):
     source = ["--pictures", str(tmp_path / "set"), "--layout", "folder"]
     words = [*source, "--output", str(tmp_path / "run"), "--epochs", "1", "--batch-size", "2"]
     words += ["--workers", "0", "--model.head", "fpn", "--side", "128", "--framing.side", "128"]
-    words += ["--framing.crop-height", "128", "--framing.crop-width", "160", "--optim.name", "adamw"]
+    words += [
+        "--framing.crop-height",
+        "128",
+        "--framing.crop-width",
+        "160",
+        "--optim.name",
+        "adamw",
+    ]
     assert main([*words, "--optim.lr", "1e-3", "--optim.warmup-epochs", "0.5"]) == 0
     out = ["--checkpoint", str(tmp_path / "run"), "--output", str(tmp_path / "run/test")]
     assert evaluate([*source, *out, "--side", "128", "--energy-samples", "1"]) == 0
