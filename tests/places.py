@@ -60,3 +60,16 @@ def furnish_pictures(place: Path) -> None:
     model = build_model("spikeyolo-p", variant="coco")
     theirs = {name: model.state_dict()[ours] for ours, name in tensor_names(model).items()}
     torch.save(theirs | FROZEN, place / "69M.pt")
+
+
+def furnish_masks(place: Path) -> None:
+    """For docs/segmentation.md: two pictures with masks a split, as ADE20K lies on disk."""
+    rng = np.random.default_rng(0)
+    for split in ("training", "validation"):
+        for kind in ("images", "annotations"):
+            (place / "ADE20K" / kind / split).mkdir(parents=True)
+        for k in (1, 2):
+            pixels = rng.integers(0, 255, (140, 180, 3)).astype(np.uint8)
+            mask = (np.arange(180) // 60 + np.zeros((140, 1), int)).astype(np.uint8)
+            Image.fromarray(pixels).save(place / f"ADE20K/images/{split}/p{k}.jpg")
+            Image.fromarray(mask).save(place / f"ADE20K/annotations/{split}/p{k}.png")

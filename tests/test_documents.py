@@ -19,7 +19,7 @@ from models import build_model
 from models.authors import FROZEN, tensor_names
 from preprocessing.__main__ import main as preprocess
 from tests.conftest import flickering_boxes
-from tests.places import furnish_data, furnish_pictures
+from tests.places import furnish_data, furnish_masks, furnish_pictures
 from training.loop import Trainer
 
 HEIGHT, WIDTH = GEN1.sensor_hw
@@ -40,6 +40,9 @@ SHORTER = {
     "images.train": "--model.name spikeyolo-p --epochs 1 --batch-size 2 --workers 0 --side 64 "
     "--amp off --threads 1 --device cpu --detect.score-threshold 0.3",
     "images.detect": "--side 64",
+    "segmentation.train": "--epochs 1 --batch-size 2 --workers 0 --threads 1 --device cpu "
+    "--model.name spike2former-tiny --framing.crop-height 128 --framing.crop-width 160 --side 128",
+    "segmentation.eval": "--energy-samples 1 --shown 1 --device cpu",
 }
 RECORDINGS = ("GEN1", "/data/gen1")
 
@@ -89,6 +92,7 @@ def place(tmp_path_factory):
     torch.save(theirs | FROZEN, place / "best.pt")
     furnish_data(place)
     furnish_pictures(place)
+    furnish_masks(place)
     return place
 
 
