@@ -40,8 +40,13 @@ def run(model, x, watch=()):
     return dict(zip(names, session.run(names, {"x": x.numpy()}), strict=True))
 
 
-def assert_equal_boxes(network, x, found, px=1e-4):
-    """Boxes and scores of the graph against those of the network."""
+def assert_equal_boxes(network, x, found):
+    """Boxes and scores of the graph against those of the network.
+
+    Where layers multiply real values, float32 itself leaves more than 1e-4 px of large boxes open.
+    """
+    multiplies = network.config.activation == "relu" or network.config.family == "ems"
+    px = 1e-3 if multiplies else 1e-4
     with torch.no_grad():
         boxes, scores = network.decode(network(x))
     np.testing.assert_allclose(found["boxes"], boxes, rtol=0, atol=px)
@@ -53,7 +58,7 @@ def test_float32_equals_torch(fires, windows, name, overrides):
     network = fires(name, **overrides)
     x = torch.from_numpy(windows(3, 2, 32, 64)).transpose(0, 1).float()
     found = run(onnx_model(network, (32, 64), decode=True), x)
-    assert_equal_boxes(network, x, found, px=1e-3 if network.config.activation == "relu" else 1e-4)
+    assert_equal_boxes(network, x, found)
 
 
 def test_the_sample_network_spikes_alike(sample, windows):
