@@ -6,7 +6,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.blocks import SpikeConv
 from models.checkpoint import Checkpoint
 from models.detector import DetectorConfig, DetectorNetwork
 from models.neuron import neuron_factory
@@ -104,8 +103,9 @@ def value_of_spikes(config: DetectorConfig) -> float:
 
 def without_batch_norm(model: nn.Module) -> set[str]:
     """Weights that read a neuron and whose sums no batch norm scales."""
-    blocks = [(name, m) for name, m in model.named_modules() if isinstance(m, SpikeConv)]
-    return {f"{name}.conv.weight" for name, m in blocks if isinstance(m.bn, nn.Identity)}
+    blocks = [(name, m) for name, m in model.named_modules() if hasattr(m, "neuron")]
+    bare = [name for name, m in blocks if isinstance(getattr(m, "bn", None), nn.Identity)]
+    return {f"{name}.conv.weight" for name in bare}
 
 
 def first_convolution(model: nn.Module) -> str:

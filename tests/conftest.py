@@ -18,8 +18,9 @@ import tests.checker  # noqa: F401  (the hook below finds it by name)
 
 #: Whose shapes are checked at every call while tests run.
 CHECKED = ("assign", "blocks", "boxes", "decode", "detector", "head", "loss", "neuron", "spikeyolo")
+SPIKE2FORMER = [f"spike2former.{name}" for name in ("decoder", "fpn", "head", "loss", "sampling")]
 install_import_hook(
-    [f"models.{name}" for name in (*CHECKED, "ems.head", "ems.loss")],
+    [f"models.{name}" for name in (*CHECKED, "ems.head", "ems.loss", *SPIKE2FORMER)],
     "tests.checker.checked",
 )
 

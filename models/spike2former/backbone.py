@@ -16,6 +16,7 @@ from models.spike2former.blocks import (
     Run,
     Synapse,
     at_once,
+    begin_lively,
     factor_neuron,
     heads_joined,
     unit,
@@ -75,6 +76,7 @@ class LinearAttention(nn.Module):
         self.query_neuron = factor_neuron(neuron)
         self.key_neuron = factor_neuron(neuron)
         self.value_neuron = factor_neuron(neuron)
+        begin_lively(self.query_bn, self.key_bn, self.value_bn)
         self.meet, self.select = SpikeMatmul("both"), SpikeMatmul("left")
         self.out_neuron = neuron()
         self.out, self.out_bn = self._synapse(channels)

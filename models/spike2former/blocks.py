@@ -98,6 +98,15 @@ class MLP(nn.Module):
         return self.project(self.expand(x))
 
 
+def begin_lively(*norms: nn.Module) -> None:
+    """Batch norms before factors start at 2: at 1, products of few tokens would stay silent.
+
+    The batch norms behind a silent layer divide by sqrt(eps), and gradients overflow.
+    """
+    for norm in norms:
+        nn.init.constant_(norm.get_parameter("weight"), 2.0)
+
+
 def factor_neuron(neuron: NeuronFactory) -> nn.Module:
     """For what is multiplied with other outputs; in an ANN twin within [0, 1], as S / D is.
 

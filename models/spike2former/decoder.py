@@ -15,6 +15,7 @@ from models.spike2former.blocks import (
     MLP,
     Axes,
     Synapse,
+    begin_lively,
     factor_neuron,
     frozen,
     heads_joined,
@@ -62,6 +63,7 @@ class Attention(nn.Module):
         self.query_neuron = factor_neuron(neuron)
         self.key_neuron = factor_neuron(neuron)
         self.value_neuron = factor_neuron(neuron)
+        begin_lively(self.query.bn, self.key.bn, self.value.bn)
         self.meet, self.select = SpikeMatmul("both"), SpikeMatmul("right")
         self.out = Synapse(neuron, channels, channels, bias=True)
 

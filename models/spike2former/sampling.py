@@ -13,8 +13,8 @@ POINTS = 9  # of the 3x3 grid that each group samples around a px
 
 def sample(
     values: Float[Tensor, "N C H W"],
-    offset: Float[Tensor, "N G*18 H W"],
-    weight: Float[Tensor, "N G*9 H W"],
+    offset: Float[Tensor, "N _ H W"],
+    weight: Float[Tensor, "N _ H W"],
 ) -> Float[Tensor, "N C H W"]:
     """Each px a weighted sum of 9 values of its group, read bilinearly, zeros outside.
 

@@ -53,6 +53,33 @@ def test_every_neuron_learns_and_scores(events, head, activation):
     assert ((scores >= 0) & torch.isfinite(scores)).all()
 
 
+def test_gradients_of_small_maps_do_not_overflow(events):
+    """Few tokens make small products: neurons behind them must not begin silent."""
+    model = tiny(time_steps=1)
+    losses = model.criterion({})(model(events(1, 2, 2, H, W).float()), labels(2))
+    sum(losses.values()).backward()
+    norms = [p.grad.norm() for p in model.parameters()]
+    assert torch.stack(norms).norm() < 1e4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["mask", "fpn"])
+def test_it_learns_a_scene(events, head):
+    model = tiny(head=head, time_steps=1)
+    wanted = torch.where(labels(2) == 255, 0, labels(2))
+    x = events(1, 2, 2, H, W).float() + wanted[None, :, None]
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    criterion, totals = model.criterion({}), []
+    for _ in range(15):
+        loss = sum(criterion(model(x), wanted).values())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        totals.append(loss.item())
+    assert totals[-1] < 0.92 * totals[0]
+
+
 @pytest.mark.parametrize(("stride", "size"), [(2, (16, 32)), (4, (8, 16))])
 def test_pixel_logits_come_at_either_stride(events, stride, size):
     (logits,) = tiny(head="fpn", fpn_stride=stride)(events(2, 3, 2, H, W).float())
