@@ -71,7 +71,7 @@ def chosen(words: Sequence[str]) -> DetectorConfig:
 
 
 def command_line(published: DetectorConfig) -> command.CommandLine:
-    description = DESCRIPTION.format(", ".join(names()))
+    description = DESCRIPTION.format(", ".join(names("detection")))
     return options.command_line("train_gen1.py", description, TrainConfig, published)
 
 

@@ -33,9 +33,10 @@ def resolve(name: str, **overrides: Any) -> DetectorConfig:
     return family(prefix).published(size, {**overrides, "name": name})
 
 
-def names() -> list[str]:
-    """Of all networks that can be built."""
-    return [f"{prefix}-{size}" for prefix in FAMILIES for size in family(prefix).sizes]
+def names(task: str = "") -> list[str]:
+    """Of all networks that can be built, or of those of one task."""
+    families = [prefix for prefix in FAMILIES if task in ("", family(prefix).config.task)]
+    return [f"{prefix}-{size}" for prefix in families for size in family(prefix).sizes]
 
 
 def _parts(name: str) -> tuple[str, str]:
