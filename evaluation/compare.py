@@ -162,11 +162,13 @@ def _equally_trained(runs: dict[str, Metrics]) -> list[dict[str, Metrics]]:
 def varied_settings(rows: list[Row]) -> dict[str, list[str]]:
     """Settings in which rows differ, apart from what SHOWN names -> the value of each row.
 
-    Those of the training count if every row knows them.
+    Those of the training count if every row knows them, and all are of events or all of pictures:
+    the two have recipes of other settings.
     """
+    of_one_kind = len({bool(row.first["histogram"]) for row in rows}) == 1
     settings = [_settings(row.first) for row in rows]
     training = [training_settings(row.first) for row in rows]
-    if all(training):
+    if all(training) and of_one_kind:
         for mine, known in zip(settings, training, strict=True):
             told = (item for item in flat(known or {}) if not item[0].startswith("model."))
             mine |= {f"training.{name}": value for name, value in told}
@@ -196,14 +198,16 @@ def _settings(metrics: Metrics) -> dict[str, Any]:
 
 
 def names_of(rows: list[Row]) -> list[str]:
-    """Model and activation; also T x D, other settings, or the path where that is not enough."""
+    """Model and activation; also T x D, input, other settings or path where that is not enough."""
     varied = varied_settings(rows)
     candidates = []
     for index, row in enumerate(rows):
         time_steps, max_spikes = row.steps
         steps = f"{row.model} {time_steps}x{max_spikes}"
         settings = ", ".join(f"{name} {values[index]}" for name, values in varied.items())
-        candidates.append((row.model, steps, f"{steps} {settings}", f"{row.model} ({row.path})"))
+        seen = f"{steps} {row.first['input'].partition(',')[0]}"
+        path = f"{row.model} ({row.path})"
+        candidates.append((row.model, steps, seen, f"{steps} {settings}", path))
     given = list(zip(*candidates, strict=True))
     return [
         next(

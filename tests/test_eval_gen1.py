@@ -11,7 +11,14 @@ import torch
 
 from eval_gen1 import EvalConfig, main, run
 from evaluation.provenance import config_hash
-from evaluation.report import f1_score, firing_health, html_page, results_table
+from evaluation.report import (
+    f1_score,
+    firing_health,
+    html_page,
+    page_of,
+    results_table,
+    sources,
+)
 from gen1.labels import read_boxes
 from gen1.protocol import PROTOCOLS
 from gen1.spec import BOX, GEN1
@@ -145,7 +152,8 @@ def test_the_report_says_where_its_numbers_come_from(evaluated):
 
 def test_what_stands_in_a_report_is_text_not_html(evaluated):
     _, metrics = evaluated
-    page = html_page({**metrics, "model": "<script>", "checkpoint": "a & b"}, {"<i>": "cG5n"})
+    strange = {**metrics, "model": "<script>", "checkpoint": "a & b"}
+    page = html_page(strange, {"<i>": "cG5n"}, page_of(strange, sources(strange)))
     assert "<script>" not in page
     assert "<i>" not in page
     assert "<h1>&lt;script&gt; on test</h1>" in page

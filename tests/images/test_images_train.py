@@ -181,3 +181,13 @@ def test_golden_the_authors_recipe_is_theirs(config):
     for epoch in range(300):  # the log has the rate at the end of an epoch, which is one late
         ours = set_rates(rates, found.optim, 100 * epoch + 99, 100, 300)
         assert abs(ours - theirs[epoch]) < (7e-5 if epoch >= 10 else 2e-4), epoch
+
+
+def test_the_recipe_of_the_demo_loads(config):
+    path = Path(__file__).parents[2] / "configs/demo_images.yaml"
+    published = chosen(given := words(config, "--config", str(path)))
+    parser = options.command_line("x", "x", ImageTrainConfig, published)
+    settings = vars(parser.instantiate(parser.parse_args(given)))
+    settings.pop("config")
+    found = options.config_from(ImageTrainConfig, published, **settings)
+    assert (found.model.max_spikes, found.augment.close_mosaic) == (4, 3)

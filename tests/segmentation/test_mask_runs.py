@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import detect_gen1
 import eval_gen1
 import train_gen1
 from images.eval import main as evaluate_pictures
-from models import build_model, resolve
+from models import build_model, build_network, resolve
 from models.checkpoint import load_checkpoint, save_checkpoint
 from preprocessing.geometry import Geometry
 from segmentation.dataset import MaskDataset
@@ -222,11 +223,20 @@ def test_sources_that_cannot_be_learnt_from_are_one_sentence(streets, tmp_path, 
         assert sentence in refusal(main, words, capsys)
     model = build_model("spike2former-tiny", variant="gen1", **FPN)
     other = {**SPEC.as_dict(), "classes": ["sky", "car", "pedestrian"]}
-    meta = {"histogram": {"time_steps": 2, "downsample": 2}, "input": "histogram", "masks": other}
+    histogram = {"time_steps": 2, "downsample": 2, "keep": "masks"}
+    meta = {"histogram": histogram, "input": "histogram", "masks": other}
     words = ["--checkpoint", saved(tmp_path, "x.pt", model, meta), *cache, *masks, *out]
     found = refusal(evaluate, [*words, "--split", "val"], capsys)
     assert "has the classes background, car, pedestrian, expected sky, car" in found
     assert not (tmp_path / "out").exists()
+
+
+def test_the_recipe_builds_a_network(streets):
+    config = Path(__file__).parents[2] / "configs/segmentation.yaml"
+    words = ["--config", str(config), "--masks", str(streets / "recordings")]
+    network = build_network(chosen(words))
+    assert network.config.name == "spike2former-tiny"
+    assert network.config.num_classes == 3
 
 
 def test_the_network_has_as_many_classes_as_the_masks(streets):
