@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from evaluation.detect import Detections, detect, open_split
 from evaluation.provenance import commit, config_hash, environment
 from evaluation.report import write_report
+from evaluation.stationary import stationary_scores
 from gen1.atomic import atomic_write, make_way, make_writable
 from gen1.coco import DetectionMetrics, evaluate
 from gen1.labels import checksum, write_boxes
@@ -73,14 +75,23 @@ class EvalConfig:
         refuse_unknown_choices(self)
 
 
-def score(dataset: HistogramDataset, detections: Detections, protocol: str) -> DetectionMetrics:
-    """mAP of the detections of every recording of a split under a named protocol."""
+def score(
+    dataset: HistogramDataset,
+    detections: Detections,
+    protocol: str,
+    counts: Mapping[str, np.ndarray] | None = None,
+) -> DetectionMetrics:
+    """mAP of the detections of every recording of a split under a named protocol.
+
+    counts: recording -> which of its labels, bool [n]; see gen1.coco.evaluate.
+    """
     rule, names = protocols_of(dataset.spec)[protocol], dataset.recordings
     labels = [dataset.labels(name) for name in names]
     found = [detections[name] for name in names]
     if dataset.settings.every_us:
         found = [_at_label_times(dataset, name, detections[name], rule) for name in names]
-    return evaluate(labels, found, rule, dataset.spec.classes)
+    chosen = None if counts is None else [counts[name] for name in names]
+    return evaluate(labels, found, rule, dataset.spec.classes, chosen)
 
 
 def left_out(dataset: HistogramDataset) -> dict[str, str]:
@@ -268,6 +279,9 @@ def run(config: EvalConfig) -> dict[str, Any]:
         "recordings_crc32": checksum({name: dataset.labels(name) for name in dataset.recordings}),
         "left_out": left_out,
     }
+    chosen_score = partial(score, dataset, detections)
+    if stationary := stationary_scores(dataset, chosen_score, scores):
+        measured["stationary"] = stationary
     metrics = metrics_of(config, checkpoint, scores, energy, measured, dataset.spec)
 
     for name, boxes in detections.items():

@@ -172,6 +172,7 @@ class HistogramDataset(Dataset[Sample]):
         self.name = f"{cache_dir}: split {split}"
         self._labels: dict[str, np.ndarray] = {}
         self._times_us: dict[str, np.ndarray] = {}
+        self._still_us: dict[str, np.ndarray] = {}
         index = [np.empty((0, 4), np.int64)]  # recording, row, sample time, label time
         self.n_labels = self.n_unsampled = 0
         for i, (name, path) in enumerate(zip(self.recordings, self._paths, strict=True)):
@@ -180,6 +181,8 @@ class HistogramDataset(Dataset[Sample]):
                 if difference := difference_of(header, self.settings, self.spec):
                     raise ValueError(f"{path}: {difference}, as the other files of the cache")
                 labels, times_us = file["labels"][:], file["times_us"][:]
+                if "still_us" in file:
+                    self._still_us[name] = file["still_us"][:]
             made_of = Path(header.sources[-1].directory, header.sources[-1].name)
             refuse_unknown_classes(labels, f"{made_of} (in {path})", class_names)
             label_us = _joined_labels(times_us, labels, self.settings.every_us)
@@ -244,6 +247,10 @@ class HistogramDataset(Dataset[Sample]):
     def labels(self, name: str) -> np.ndarray:
         """All boxes of a recording as labelled, BOX [n] in sensor px, for scoring."""
         return self._labels[name].copy()
+
+    def still_us(self, name: str) -> np.ndarray | None:
+        """For how long the object of each of `labels(name)` has stood still, int64 [n]; or None."""
+        return self._still_us.get(name)
 
     def _read(self, recording: int, row: int) -> np.ndarray:
         """Frames of one sample, uint8 [T, 2, H, W], before padding."""
