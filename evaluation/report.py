@@ -216,6 +216,8 @@ def results_table(metrics: dict[str, Any]) -> str:
         f"{network['activation']}, split {metrics['split']}, commit {metrics['commit']}, "
         f"config {metrics['config_hash']}\ndetections: {thresholds(metrics['detect'])}"
     )
+    if metrics.get("carry_state"):
+        title += "\nwhole recordings, the state carried from window to window"
     rows = [("protocol", *protocols)]
     for label, column in (("mAP@50:95", 0), ("mAP@50", 1)):
         rows.append((label, *(ap_text(p["stats"][column]) for p in protocols.values())))
