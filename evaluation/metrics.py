@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,8 @@ from tqdm import tqdm
 from evaluation.detect import Detections, detect, open_split
 from evaluation.provenance import commit, config_hash, environment
 from evaluation.report import write_report
+from evaluation.stationary import stationary_scores
+from evaluation.streams import detect_streams
 from gen1.atomic import atomic_write, make_way, make_writable
 from gen1.coco import DetectionMetrics, evaluate
 from gen1.labels import checksum, write_boxes
@@ -49,6 +52,8 @@ class EvalConfig:
         sparse_input: Price the first layer as if it skipped pixels without events, in the network
             and in its ANN-equivalent.
         weights: "float", or "int8": the deployed network with rounded weights, at int8's prices.
+        carry_state: Detect in whole recordings, the state carried from window to window, as
+            detect_gen1.py --carry-state; energy is that of one recording in order.
         pictures: Label times drawn in the report of each kind: evenly spread, best, worst.
         detect: Thresholds of the detections.
     """
@@ -64,6 +69,7 @@ class EvalConfig:
     energy_samples: int = 128
     sparse_input: bool = False
     weights: Literal["float", "int8"] = "float"
+    carry_state: bool = False
     pictures: int = 6
     detect: DetectConfig = field(default_factory=DetectConfig)
 
@@ -73,14 +79,23 @@ class EvalConfig:
         refuse_unknown_choices(self)
 
 
-def score(dataset: HistogramDataset, detections: Detections, protocol: str) -> DetectionMetrics:
-    """mAP of the detections of every recording of a split under a named protocol."""
+def score(
+    dataset: HistogramDataset,
+    detections: Detections,
+    protocol: str,
+    counts: Mapping[str, np.ndarray] | None = None,
+) -> DetectionMetrics:
+    """mAP of the detections of every recording of a split under a named protocol.
+
+    counts: recording -> which of its labels, bool [n]; see gen1.coco.evaluate.
+    """
     rule, names = protocols_of(dataset.spec)[protocol], dataset.recordings
     labels = [dataset.labels(name) for name in names]
     found = [detections[name] for name in names]
     if dataset.settings.every_us:
         found = [_at_label_times(dataset, name, detections[name], rule) for name in names]
-    return evaluate(labels, found, rule, dataset.spec.classes)
+    chosen = None if counts is None else [counts[name] for name in names]
+    return evaluate(labels, found, rule, dataset.spec.classes, chosen)
 
 
 def left_out(dataset: HistogramDataset) -> dict[str, str]:
@@ -163,13 +178,27 @@ def _at_label_times(
 def energy_frames(
     dataset: HistogramDataset, config: EvalConfig, device: torch.device
 ) -> Iterator[torch.Tensor]:
-    """Frames [T, B, C, H, W] spread evenly over the split, energy_samples in all."""
+    """Frames [T, B, C, H, W] spread evenly over the split, energy_samples in all.
+
+    With carried state: of the first recording, in order and one by one.
+    """
     wanted = min(config.energy_samples or len(dataset), len(dataset))
     chosen = np.linspace(0, len(dataset) - 1, wanted).astype(int).tolist()
     cut = list(BatchSampler(chosen, config.batch_size, drop_last=False))
+    if config.carry_state:
+        cut = [[row] for row in range(min(wanted, len(dataset.times_us(dataset.recordings[0]))))]
     batches = Loader(dataset, cut, config.workers)
     for batch in tqdm(batches, "counting spikes", unit="batch", leave=False, disable=None):
         yield batch.to(device).network_input()
+
+
+def found_by(
+    model: DetectorNetwork, dataset: HistogramDataset, config: EvalConfig, device: torch.device
+) -> Detections:
+    """The detections in all of the split, as `config` asks for them."""
+    if config.carry_state:
+        return detect_streams(model, dataset, config.detect, config.workers, device)
+    return detect(model, dataset, config.detect, config.batch_size, config.workers, device)
 
 
 @torch.no_grad()
@@ -256,11 +285,13 @@ def run(config: EvalConfig) -> dict[str, Any]:
 
         model = rounded_network(deploy(model.cpu()), dataset.geometry.network_hw).to(device)
         checkpoint = checkpoint._replace(kind="int8")
-    detections = detect(model, dataset, config.detect, config.batch_size, config.workers, device)
+    detections = found_by(model, dataset, config, device)
     scores = {p: score(dataset, detections, p) for p in PROTOCOLS if p not in left_out}
     frames = energy_frames(dataset, config, device)
     precision = "int8" if config.weights == "int8" else "fp32"
+    model.carry_state = config.carry_state
     energy = measure_energy(model, frames, precision, config.sparse_input)
+    model.carry_state = False
     measured = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "latency_ms": latency_ms(model, collate([dataset[0]]).to(device).network_input()),
@@ -268,6 +299,11 @@ def run(config: EvalConfig) -> dict[str, Any]:
         "recordings_crc32": checksum({name: dataset.labels(name) for name in dataset.recordings}),
         "left_out": left_out,
     }
+    if config.carry_state:
+        measured["carry_state"] = True
+    chosen_score = partial(score, dataset, detections)
+    if stationary := stationary_scores(dataset, chosen_score, scores):
+        measured["stationary"] = stationary
     metrics = metrics_of(config, checkpoint, scores, energy, measured, dataset.spec)
 
     for name, boxes in detections.items():

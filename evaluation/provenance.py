@@ -63,6 +63,7 @@ def training_settings(metrics: dict[str, Any]) -> dict[str, Any] | None:
     settings = metrics["trained"].get("settings")
     if not settings:
         return None
+    settings = without_unused(settings)
     found = {**EARLIER, **settings, "optim": {"backbone_lr": 1.0, **settings.get("optim", {})}}
     seed = found.pop("seed", None)
     for name in ("init", "distill"):
@@ -74,7 +75,22 @@ def training_settings(metrics: dict[str, Any]) -> dict[str, Any] | None:
 def evaluated_settings(metrics: dict[str, Any]) -> dict[str, Any]:
     """All of metrics.json that says what was run and how detections were made."""
     found = {name: metrics[name] for name in ("model", "network", "histogram", "input", "detect")}
-    return {**found, "network": {"bins_per_step": 1, "shown": 1, **found["network"]}}
+    if metrics.get("carry_state"):
+        found["carry_state"] = True
+    network = without_unused({"model": found["network"]})["model"]
+    return {**found, "network": {"bins_per_step": 1, "shown": 1, **network}}
+
+
+def without_unused(settings: dict[str, Any]) -> dict[str, Any]:
+    """A run's settings without those of a memory and of clips where it has none, as older runs."""
+    found = dict(settings)
+    if not found.get("stream", {}).get("clip"):
+        found.pop("stream", None)
+    model = found.get("model")
+    if isinstance(model, dict) and model.get("memory", "none") == "none":
+        unused = ("memory", "memory_kernel")
+        found["model"] = {name: value for name, value in model.items() if name not in unused}
+    return found
 
 
 def config_hash(metrics: dict[str, Any]) -> str:

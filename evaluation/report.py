@@ -14,6 +14,7 @@ from pycocotools import mask
 from evaluation.detect import Detections
 from evaluation.pictures import draw_detections, energy_per_layer, firing_rates, precision_recall
 from evaluation.provenance import flat, rule_of, thresholds
+from evaluation.stationary import stationary_rows
 from gen1.atomic import atomic_write
 from gen1.coco import DetectionMetrics
 from gen1.protocol import EvalProtocol
@@ -215,6 +216,8 @@ def results_table(metrics: dict[str, Any]) -> str:
         f"{network['activation']}, split {metrics['split']}, commit {metrics['commit']}, "
         f"config {metrics['config_hash']}\ndetections: {thresholds(metrics['detect'])}"
     )
+    if metrics.get("carry_state"):
+        title += "\nwhole recordings, the state carried from window to window"
     rows = [("protocol", *protocols)]
     for label, column in (("mAP@50:95", 0), ("mAP@50", 1)):
         rows.append((label, *(ap_text(p["stats"][column]) for p in protocols.values())))
@@ -223,6 +226,7 @@ def results_table(metrics: dict[str, Any]) -> str:
         rows.append((f"AP@50 {name}", *values))
     counts = (f"{p['labels']} / {p['images']}" for p in protocols.values())
     rows.append(("labels / frames", *counts))
+    rows += stationary_rows(metrics.get("stationary", {}))
     detection = "\n".join(f"  {row[0]:<18}" + "".join(f"{v:>14}" for v in row[1:]) for row in rows)
     detection += "".join(f"\n  without {p}: {why}" for p, why in metrics["left_out"].items())
 

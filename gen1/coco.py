@@ -50,14 +50,21 @@ class DetectionMetrics:
         return f"{figures} (protocol {self.protocol.name}, {counts})"
 
 
+class NothingToScore(ValueError):
+    """None of the labels that were chosen counts under the protocol."""
+
+
 def evaluate(
     labels: Sequence[np.ndarray],
     detections: Sequence[np.ndarray],
     protocol: EvalProtocol,
     class_names: Sequence[str] = GEN1.classes,
+    counts: Sequence[np.ndarray] | None = None,
 ) -> DetectionMetrics:
     """Score detections against labels, two lists of BOX [n], one array per recording.
 
+    counts: bool [n] per recording, which labels to score; the others are regions in which nothing
+    is counted, neither as missed nor as false (COCO's iscrowd). None: all.
     Raises ValueError if the lists differ in length, a class_id has no name, a confidence is
     not finite or no label is left to score.
     """
@@ -66,7 +73,8 @@ def evaluate(
         raise ValueError(f"{given}, expected one of each per recording")
     label_parts, detection_parts, n_images = [], [], 0
     for recording, (label, detection) in enumerate(zip(labels, detections, strict=True)):
-        label = _checked(label, f"labels of recording {recording}", class_names)
+        crowd = 0 if counts is None else ~counts[recording]
+        label = _checked(label, f"labels of recording {recording}", class_names, crowd)
         detection = _checked(detection, f"detections of recording {recording}", class_names)
         if not np.isfinite(detection["class_confidence"]).all():
             found = f"detections of recording {recording}: a class_confidence is not finite"
@@ -81,6 +89,9 @@ def evaluate(
     if n_images == 0:
         given = f"{sum(map(len, labels))} labels in {len(labels)} recordings"
         raise ValueError(f"protocol {protocol.name} keeps none of {given}, expected at least one")
+    n_labels = sum(int(np.sum(label["track_id"] == 0)) for label, _ in label_parts)
+    if not n_labels:
+        raise NothingToScore("no label that counts is among the chosen, expected at least one")
     truth = _coco(label_parts, n_images, class_names)
     found = _coco(detection_parts, n_images, class_names)
     stats, precision = _run(truth, found)
@@ -91,14 +102,17 @@ def evaluate(
         protocol=protocol,
         n_recordings=len(labels),
         n_images=n_images,
-        n_labels=len(truth.anns),
+        n_labels=n_labels,
         n_detections=len(found.anns),
     )
 
 
-def _checked(boxes: np.ndarray, source: str, class_names: Sequence[str]) -> np.ndarray:
-    """BOX [n], sorted by time; a time's boxes keep their order."""
+def _checked(
+    boxes: np.ndarray, source: str, class_names: Sequence[str], crowd: np.ndarray | int = 0
+) -> np.ndarray:
+    """BOX [n], sorted by time; a time's boxes keep their order. Their track says `crowd`."""
     boxes = as_boxes(boxes, source)
+    boxes["track_id"] = crowd  # which every rule keeps, and none looks at
     refuse_unknown_classes(boxes, source, class_names)
     return boxes[np.argsort(boxes["t"], kind="stable")]
 
@@ -137,6 +151,7 @@ def _coco(
         boxes_xywh.tolist(),
         (boxes["w"] * boxes["h"]).tolist(),
         boxes["class_confidence"].tolist(),
+        boxes["track_id"].tolist(),
         strict=True,
     )
     keys = ("image_id", "category_id", "bbox", "area", "score", "iscrowd", "id")
@@ -145,7 +160,7 @@ def _coco(
         "images": [{"id": index} for index in range(n_images)],
         "categories": [{"id": k, "name": name} for k, name in enumerate(class_names, start=1)],
         "annotations": [
-            dict(zip(keys, (*row, 0, number), strict=True)) for number, row in enumerate(rows, 1)
+            dict(zip(keys, (*row, number), strict=True)) for number, row in enumerate(rows, 1)
         ],
     }
     with redirect_stdout(io.StringIO()):

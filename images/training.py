@@ -28,8 +28,8 @@ from models.energy import measure_energy
 from training.boxes import BoxCriterion
 from training.config import DetectorRunConfig
 from training.log import Logbook
-from training.loop import Task
 from training.ranks import Ranks
+from training.task import Task
 
 #: Pictures of val on which energy is measured.
 ENERGY_PICTURES = 4

@@ -23,6 +23,7 @@ from models.detector import (
 )
 from models.head import Detect
 from models.loss import DetectionLoss, LossGains
+from models.memory import Memory, leaky_factory
 from models.neuron import neuron_factory
 
 #: What a published layout changes, unless the caller says otherwise.
@@ -52,6 +53,9 @@ class SpikeYOLOConfig(DetectorConfig):
         activation: "ilif", the integer neuron; "nilif", its counts divided by D; "lif-soft",
             binary, with every step shown D times; "qann", the levels of "ilif" without time or
             state; "relu", the ANN twin.
+        memory: "spiking", neurons before the head that hardly leak and excite each other; "leaky",
+            every neuron's decay is learnt. For networks whose state is carried: docs/memory.md.
+        memory_kernel: Side of the recurrent convolution of the spiking memory, 1 or 3.
     """
 
     depth: float = 0.33
@@ -59,10 +63,21 @@ class SpikeYOLOConfig(DetectorConfig):
     wide_p5: bool = False
 
     activation: Literal["ilif", "nilif", "lif-soft", "qann", "relu"] = "ilif"
+    memory: Literal["none", "leaky", "spiking"] = "none"
+    memory_kernel: int = 1
 
     family: ClassVar[str] = "spikeyolo"
     by_name: ClassVar[tuple[str, ...]] = ("depth", "width", "wide_p5")
     renamed: ClassVar[Mapping[str, str]] = {"lif": "lif-soft"}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        served = {"none": (self.activation,), "leaky": ("ilif",), "spiking": ("ilif", "nilif")}
+        if self.activation not in served[self.memory]:
+            found = f"memory is {self.memory!r} with activation {self.activation!r}"
+            raise ValueError(f"{found}, expected {' or '.join(served[self.memory])}")
+        if self.memory_kernel not in (1, 3):
+            raise ValueError(f"memory_kernel is {self.memory_kernel}, expected 1 or 3")
 
 
 SIZES: dict[str, SpikeYOLOConfig] = {
@@ -88,7 +103,7 @@ class SpikeYOLO(DetectorNetwork):
 
     def __init__(self, config: SpikeYOLOConfig) -> None:
         super().__init__(config)
-        neuron = neuron_factory(config)
+        neuron = leaky_factory(config) if config.memory == "leaky" else neuron_factory(config)
         c1, c2, c3, c4 = (round(c * config.width) for c in (128, 256, 512, 1024))
         last_blocks = 3 if config.variant == "coco" else 1
 
@@ -122,7 +137,12 @@ class SpikeYOLO(DetectorNetwork):
         self.down_to5 = SpikeConv(neuron, c2 + c2, c3, 3, stride=2)
         self.out5 = ConvBlock(neuron, c3 + c3, ratio=2 if config.wide_p5 else 1)
 
-        self.head = Detect(neuron, (c2, c2 + c2, c3 + c3), config.num_classes)
+        widths = (c2, c2 + c2, c3 + c3)
+        self.head = Detect(neuron, widths, config.num_classes)
+        self.memory = nn.ModuleList(
+            Memory(neuron, channels, config.max_spikes, config.memory_kernel)
+            for channels in (widths if config.memory == "spiking" else ())
+        )
         self.carry_state = False
 
     def decode(
@@ -153,7 +173,10 @@ class SpikeYOLO(DetectorNetwork):
 
         p4 = self._run(self.out4, torch.cat([self.down_to4(p3), lateral4], dim=2))
         p5 = self._run(self.out5, torch.cat([self.down_to5(p4), lateral5], dim=2))
-        return self.head([p3, p4, p5])
+        maps = [p3, p4, p5]
+        if self.memory:
+            maps = [memory(p) for memory, p in zip(self.memory, maps, strict=True)]
+        return self.head(maps)
 
 
 FAMILY = Family(SpikeYOLO, SIZES, VARIANTS, LossGains)

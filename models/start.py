@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from models.checkpoint import Checkpoint
 from models.detector import DetectorConfig, DetectorNetwork
+from models.memory import is_of_memory
 from models.neuron import neuron_factory
 
 
@@ -36,7 +37,8 @@ def start_from(model: DetectorNetwork, checkpoint: Checkpoint, source: str) -> S
     """Overwrite the weights of `model` with those of a trained checkpoint of ours.
 
     The first convolution is summed over, or repeated for, the time bins it sees at once; the
-    layers whose shape tells the number of classes begin anew where that is another; where no batch
+    layers whose shape tells the number of classes begin anew where that is another, and so does a
+    memory that the checkpoint has not; where no batch
     norm takes care of it, weights make up for another value of a spike. Nothing else may differ:
     raises ValueError, changing nothing, for another width, family or input.
     """
@@ -60,7 +62,7 @@ def start_from(model: DetectorNetwork, checkpoint: Checkpoint, source: str) -> S
         if name == f"{stem}.weight" and given is not None and given.shape != wanted.shape:
             given = rebinned(given, theirs.bins_together, ours.bins_together)
             start.reshaped.append(name)
-        elif name.rpartition(".")[0] in by_class:
+        elif name.rpartition(".")[0] in by_class or (given is None and is_of_memory(name)):
             start.anew.append(name)
             continue
         elif name in readers and given is not None:

@@ -21,6 +21,7 @@ from gen1.opening import open_recording
 from gen1.protocol import protocols_of
 from gen1.recordings import Recording
 from gen1.spec import BOX, GEN1, DatasetSpec
+from gen1.still import read_still
 from preprocessing.cache import (
     MANIFEST,
     Header,
@@ -135,9 +136,13 @@ def build_histograms(
 ) -> Report:
     """Write the cache file of a recording's events."""
     sources = sources_of(recording, settings.keep)
-    boxes = np.zeros(0, BOX)
+    boxes, still_us = np.zeros(0, BOX), None
     if recording.boxes:
-        boxes = dataset.classify(read_boxes(recording.boxes), str(recording.boxes))
+        labels = read_boxes(recording.boxes)
+        boxes = dataset.classify(labels, str(recording.boxes))
+        still_us = read_still(recording.boxes, len(labels))
+        if still_us is not None:
+            still_us = still_us[~np.isin(labels["class_id"], dataset.ignored_ids)]
     _ = reader.order  # raises before anything is written
     asked, source = boxes, recording.boxes
     if settings.keep == "masks":
@@ -150,7 +155,7 @@ def build_histograms(
     if settings.hot_pixel_hz:
         hot = hot_pixels(reader, settings.height, settings.width, settings.hot_pixel_hz)
     tallies, mapped = [], 0
-    with create_cache(path, settings, sources, times_us, boxes, dataset) as frames:
+    with create_cache(path, settings, sources, times_us, boxes, dataset, still_us) as frames:
         for i, start_us in enumerate((times_us - settings.window_us).tolist()):
             sample, tally = window_histogram(reader, start_us, settings, hot)
             write_sample(frames, i, sample)

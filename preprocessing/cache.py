@@ -1,7 +1,8 @@
 """The cache: OUT/manifest.json and one HDF5 file OUT/{split}/{recording}.h5 per recording.
 
 A file holds `frames` uint8 [N, T, 2, H, W] (one chunk per sample, Blosc lz4 with bit shuffle),
-the sample times `times_us` int64 [N] and all `labels` (BOX, sensor px). Its attributes
+the sample times `times_us` int64 [N] and all `labels` (BOX, sensor px); `still_us` int64, a row
+per label, where the labels say for how long their objects have stood still. Its attributes
 `settings`, `source` and `report` (JSON) say what shaped the bytes; nothing in it depends on when
 or by how many workers it was made. Data and HDF5's own structures all carry checksums.
 """
@@ -22,6 +23,7 @@ from gen1.atomic import atomic_write
 from gen1.masks import mask_times_us
 from gen1.recordings import Recording
 from gen1.spec import BOX, GEN1, DatasetSpec, spec_from
+from gen1.still import still_path
 from preprocessing.chunks import FILTERS, decode_chunk, encode_chunk
 from preprocessing.histogram import KEEPS_ALL, EventTally, HistogramSettings
 
@@ -98,9 +100,13 @@ class Header:
 
 
 def sources_of(recording: Recording, keep: str = "") -> tuple[Source, ...]:
-    """Identity of a recording's files: events, masks if `keep` is "masks", labels if any."""
-    masks = recording.masks if keep == "masks" else None
-    return tuple(Source.of(path) for path in (recording.dat, masks, recording.boxes) if path)
+    """Identity of a recording's files: events, masks if `keep` is "masks", labels if any.
+
+    What says of labels for how long they stood still comes before them.
+    """
+    masks, boxes = recording.masks if keep == "masks" else None, recording.boxes
+    still = still_path(boxes) if boxes and still_path(boxes).is_file() else None
+    return tuple(Source.of(path) for path in (recording.dat, masks, still, boxes) if path)
 
 
 class OutputError(OSError):
@@ -115,6 +121,7 @@ def create_cache(
     times_us: np.ndarray,
     boxes: np.ndarray,
     dataset: DatasetSpec = GEN1,
+    still_us: np.ndarray | None = None,
 ) -> Iterator[h5py.Dataset]:
     """Write a cache file under a temporary name; path appears only once it is complete.
 
@@ -134,7 +141,9 @@ def create_cache(
         file.attrs["source"] = json.dumps([asdict(source) for source in sources])
         if dataset != GEN1:  # which older files mean
             file.attrs["dataset"] = json.dumps(dataset.as_dict())
-        for name, rows in (("times_us", times_us.astype("<i8")), ("labels", boxes.astype(BOX))):
+        columns = [("times_us", times_us.astype("<i8")), ("labels", boxes.astype(BOX))]
+        columns += [] if still_us is None else [("still_us", still_us.astype("<i8"))]
+        for name, rows in columns:
             size = {"maxshape": (None,), "chunks": (max(1, len(rows)),)}
             stored = file.create_dataset(name, data=rows, **size, **checked)
             stored.id.close()  # or the layout depends on when Python frees it

@@ -131,10 +131,10 @@ class HistogramDataset(Dataset[Sample]):
     within half a stride; a warning counts labels without a sample. They are clipped to the frame;
     a box without area there is left out, as where `keep(boxes)` (BOX [n] -> bool [n], e.g. an
     EvalProtocol's) is False. augment draws from (seed, epoch, index), whatever the number of
-    workers. `input` is one of INPUTS. in_memory decompresses the split once. `failed`: recordings
-    that preprocessing could not use -> reason, with a warning. Raises ValueError for a cache
-    unfinished, damaged, unlike `settings` or of other `classes`, and for a class beyond
-    `num_classes`.
+    workers; augment_alike: the same for all samples of a recording in an epoch. `input` is one of
+    INPUTS. in_memory decompresses the split once. `failed`: recordings that preprocessing could
+    not use -> reason, with a warning. Raises ValueError for a cache unfinished, damaged, unlike
+    `settings` or of other `classes`, and for a class beyond `num_classes`.
     """
 
     def __init__(
@@ -151,10 +151,11 @@ class HistogramDataset(Dataset[Sample]):
         in_memory: bool = False,
         classes: Sequence[str] | None = None,
         num_classes: int | None = None,
+        augment_alike: bool = False,
     ) -> None:
         self.geometry = geometry
         self._augment, self._seed, self._keep = augment, seed, keep
-        self._input = input
+        self._input, self._alike = input, augment_alike
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._open_in_process = 0
         cache_dir = Path(cache_dir)
@@ -172,6 +173,7 @@ class HistogramDataset(Dataset[Sample]):
         self.name = f"{cache_dir}: split {split}"
         self._labels: dict[str, np.ndarray] = {}
         self._times_us: dict[str, np.ndarray] = {}
+        self._still_us: dict[str, np.ndarray] = {}
         index = [np.empty((0, 4), np.int64)]  # recording, row, sample time, label time
         self.n_labels = self.n_unsampled = 0
         for i, (name, path) in enumerate(zip(self.recordings, self._paths, strict=True)):
@@ -180,6 +182,8 @@ class HistogramDataset(Dataset[Sample]):
                 if difference := difference_of(header, self.settings, self.spec):
                     raise ValueError(f"{path}: {difference}, as the other files of the cache")
                 labels, times_us = file["labels"][:], file["times_us"][:]
+                if "still_us" in file:
+                    self._still_us[name] = file["still_us"][:]
             made_of = Path(header.sources[-1].directory, header.sources[-1].name)
             refuse_unknown_classes(labels, f"{made_of} (in {path})", class_names)
             label_us = _joined_labels(times_us, labels, self.settings.every_us)
@@ -207,7 +211,8 @@ class HistogramDataset(Dataset[Sample]):
         frames = self._read(recording, row)
         classes, boxes_xyxy = self._targets(index)
         if self._augment is not None:
-            rng = np.random.default_rng([self._seed, int(self._epoch), index % len(self)])
+            drawn_for = recording if self._alike else index % len(self)
+            rng = np.random.default_rng([self._seed, int(self._epoch), drawn_for])
             cell = self.settings.downsample  # frames and boxes move together in px of the frame
             frames, moved, kept = augment(frames, boxes_xyxy / cell, self._augment, rng)
             classes, boxes_xyxy = classes[kept], moved[kept] * cell
@@ -244,6 +249,10 @@ class HistogramDataset(Dataset[Sample]):
     def labels(self, name: str) -> np.ndarray:
         """All boxes of a recording as labelled, BOX [n] in sensor px, for scoring."""
         return self._labels[name].copy()
+
+    def still_us(self, name: str) -> np.ndarray | None:
+        """For how long the object of each of `labels(name)` has stood still, int64 [n]; or None."""
+        return self._still_us.get(name)
 
     def _read(self, recording: int, row: int) -> np.ndarray:
         """Frames of one sample, uint8 [T, 2, H, W], before padding."""

@@ -24,8 +24,8 @@ from segmentation.sources import SourceConfig, ToScore, open_to_learn, open_to_s
 from segmentation.spec import MaskSpec
 from training.config import RunConfig
 from training.log import Logbook
-from training.loop import Task
 from training.ranks import Ranks
+from training.task import Task
 
 #: Samples on which firing is measured if no pictures are drawn; layers that a warning names.
 FIRING_SAMPLES, NAMES_SHOWN = 4, 6

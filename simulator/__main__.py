@@ -33,6 +33,7 @@ def simulate(
     classes: Sequence[str] = CLASSES,
     frames: bool = False,
     masks: bool = False,
+    stops: bool = False,
 ) -> None:
     """Make the recordings that are not there yet.
 
@@ -48,12 +49,14 @@ def simulate(
         frames: Also OUT/frames: what a frame camera sees at the label times, with COCO's json.
         masks: Also a folder *_masks beside every recording: the class of every pixel at the label
             times, as PNG; OUT/masks.yaml names the classes.
+        stops: Streets that need a memory: the camera waits at lights, cars and pedestrians wait
+            too. Also *_still_us.npy: for how long each labelled object has stood still.
     """
     recordings = dict(zip(SPLITS, (train, val, test), strict=True))
     if min(recordings.values()) < 0 or workers < 1:
         found = f"{recordings} recordings by {workers} workers"
         raise ValueError(f"{found}, expected no negative number and at least one worker")
-    settings = Settings(seconds, seed, classes=tuple(classes))
+    settings = Settings(seconds, seed, classes=tuple(classes), stops=stops)
     jobs = plan(out, recordings, settings, frames, masks)
     events = _run_with_progress(jobs, sum(recordings.values()), workers)
     for split in [split for split, n in recordings.items() if n and frames]:

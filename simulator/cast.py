@@ -7,6 +7,7 @@ from itertools import accumulate
 import numpy as np
 
 from simulator import figures, riders, vehicles
+from simulator.clock import MOVING, lights, waiting
 from simulator.figures import Part
 from simulator.portable import Draws
 from simulator.scene import FOCAL_PX, HAZE_TO_M, Actor, Ego
@@ -17,7 +18,8 @@ _TICK_S, _WARM_UP_S = 0.25, 6.0
 _FAR_SHARE = 0.2
 
 
-def ego_motion(draws: Draws) -> Ego:
+def ego_motion(draws: Draws, stops_for_s: float = 0.0) -> Ego:
+    """stops_for_s: let it wait at lights, in so many seconds."""
     yaw = (
         (draws.uniform(15, 50), draws.uniform(0.10, 0.20), draws.uniform(0, 1)),
         (draws.uniform(4, 9), draws.uniform(0.5, 0.9), draws.uniform(0, 1)),
@@ -27,7 +29,8 @@ def ego_motion(draws: Draws) -> Ego:
         (draws.uniform(0.5, 1.5), draws.uniform(0.8, 1.6), draws.uniform(0, 1)),
         (draws.uniform(0.25, 0.5), draws.uniform(4.0, 9.0), draws.uniform(0, 1)),
     )
-    return Ego(draws.uniform(0.4, 2.5), draws.uniform(95, 115), yaw, pitch)
+    speed, horizon = draws.uniform(0.4, 2.5), draws.uniform(95, 115)
+    return Ego(speed, horizon, yaw, pitch, lights(draws, stops_for_s) if stops_for_s else MOVING)
 
 
 def cast(draws: Draws, ego: Ego, seconds: float, classes: Sequence[str] = CLASSES) -> list[Actor]:
@@ -63,7 +66,9 @@ def _newcomer(draws: Draws, ego: Ego, t: float, classes: Sequence[str]) -> Actor
     *edges, whole = accumulate(ENTRANCES[name][0] for name in names)
     name = names[bisect(edges, draws.uniform(0, whole))]
     actor = ENTRANCES[name][1](draws, ego, t)
-    actor.class_id = classes.index(name)
+    actor.class_id, actor.ego = classes.index(name), ego.clock
+    if ego.clock.stops:
+        actor.clock = waiting(draws, ego.clock, t)
     return actor
 
 
@@ -83,7 +88,7 @@ def _car(draws: Draws, ego: Ego, t: float) -> Actor:
         return _enter(draws, ego, t, figures.car_side(draws), z, speed)
     if kind < 0.72:
         return _oncoming(draws, ego, t, figures.car_end(draws, rear=False), (2.6, 4.0))
-    return _overtaking_car(draws, t)
+    return _overtaking_car(draws, ego, t)
 
 
 def _truck(draws: Draws, ego: Ego, t: float) -> Actor:
@@ -147,21 +152,22 @@ def _enter(
     edge_px = (WIDTH if side > 0 else 0) - float(ego.centre(np.array([t]))[0])
     x = edge_px * z / FOCAL_PX + side * reach
     vx, vz = -side * speed, -closing * ego.speed
-    return Actor(parts, None, -side, t, x, z, vx, vz, rate=speed)
+    return Actor(parts, None, -side, t, x, z, vx, vz, rate=speed, drift=vz)
 
 
 def _oncoming(
     draws: Draws, ego: Ego, t: float, parts: list[Part], left_m: tuple[float, float]
 ) -> Actor:
     x, vz = -draws.uniform(*left_m), -draws.uniform(3.0, 7.0) - ego.speed
-    return Actor(parts, None, 1, t, x, HAZE_TO_M, 0.0, vz)
+    return Actor(parts, None, 1, t, x, HAZE_TO_M, 0.0, vz, drift=-ego.speed)
 
 
-def _overtaking_car(draws: Draws, t: float) -> Actor:
+def _overtaking_car(draws: Draws, ego: Ego, t: float) -> Actor:
     """Passes the camera on either side and drives away ahead."""
     parts = figures.car_end(draws, rear=True)
     x = draws.choice((-1, 1)) * draws.uniform(2.7, 3.6)
-    return Actor(parts, None, 1, t, x, 4.0, -0.1 * x, draws.uniform(0.8, 2.5))
+    vz = draws.uniform(0.8, 2.5)
+    return Actor(parts, None, 1, t, x, 4.0, -0.1 * x, vz, drift=-ego.speed)
 
 
 def _roadside(draws: Draws, ego: Ego, seconds: float, classes: Sequence[str]) -> list[Actor]:
@@ -179,6 +185,7 @@ def _roadside(draws: Draws, ego: Ego, seconds: float, classes: Sequence[str]) ->
             parts, x = figure(draws), draws.uniform(4.5, 8.0)
             stuff = "vegetation" if figure in figures.PLANTS else stuff
         actor = Actor(parts, class_id, 1, 0.0, side * x, z, 0.0, -ego.speed, stuff=stuff)
+        actor.drift, actor.ego = -ego.speed, ego.clock
         actors.append(actor)
         z += draws.uniform(3.0, 6.0)
     return actors

@@ -16,6 +16,7 @@ from gen1.dat import write_dat
 from gen1.labels import write_boxes
 from gen1.masks import mask_path
 from gen1.spec import BOX, DAT_SUFFIX, EVENT, SPLITS
+from gen1.still import STILL_PX, still_path, write_still
 from simulator.camera import Camera, Sensor
 from simulator.cast import ENTRANCES, cast, ego_motion
 from simulator.frames import picture_path, write_pictures
@@ -28,7 +29,9 @@ from simulator.spec import CLASSES, HEIGHT, WIDTH
 #: Raise it whenever a change to the simulator changes the events of a seed.
 SIMULATOR_VERSION = 1
 SETTINGS_FILE, DATASET_FILE = "synthetic.json", "dataset.yaml"
-STEP_US = 2_000
+STEP_US, STILL_STEP_US = 2_000, 20_000
+#: Streets with stops draw from seeds of their own.
+STOPS_SPACE = 1
 LABEL_PERIOD_US = 250_000
 #: A recording is held in memory whole: some 20 MB per second.
 MAX_SECONDS = 600
@@ -45,6 +48,7 @@ class Settings:
     seed: int
     version: int = SIMULATOR_VERSION
     classes: tuple[str, ...] = CLASSES
+    stops: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.seconds <= MAX_SECONDS or self.duration_us % LABEL_PERIOD_US:
@@ -66,9 +70,10 @@ class Settings:
         return [t_us - 1 for t_us in range(LABEL_PERIOD_US, self.duration_us + 1, LABEL_PERIOD_US)]
 
     def stored(self) -> dict[str, Any]:
-        """As they lie beside the recordings; classes only where they are not the default ones."""
+        """As they lie beside the recordings; classes and stops only where not the default."""
+        usual = {"classes": list(CLASSES), "stops": False}
         plain = {**asdict(self), "classes": list(self.classes)}
-        return {k: v for k, v in plain.items() if k != "classes" or self.classes != CLASSES}
+        return {k: v for k, v in plain.items() if k not in usual or v != usual[k]}
 
 
 def simulate(
@@ -77,15 +82,18 @@ def simulate(
     index: int,
     frames: list[np.ndarray] | None = None,
     masks: list[np.ndarray] | None = None,
+    still: list[np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One recording: EVENT [n] in order of time, and BOX [m] labels at 4 Hz.
 
     Every (seed, split, index) is a street of its own. Labels carry the times 249999, 499999, ...
     frames: is given what a frame camera sees then, int32 [H, W] of log-luminance; masks: the class
-    of every pixel, uint8 [H, W].
+    of every pixel, uint8 [H, W]; still: for how long each label's object has not moved in the
+    image, int64 [labels] in us.
     """
-    draws = Draws(settings.seed, SPLITS.index(split), index)
-    ego = ego_motion(draws)
+    space = (STOPS_SPACE,) if settings.stops else ()
+    draws = Draws(settings.seed, SPLITS.index(split), index, *space)
+    ego = ego_motion(draws, settings.seconds if settings.stops else 0.0)
     actors = cast(draws, ego, settings.seconds, settings.classes)
     renderer = Renderer(draws, ego, actors)
     next(renderer.render(np.zeros(1)))
@@ -95,7 +103,10 @@ def simulate(
         end_us = start_us + LABEL_PERIOD_US
         times = np.arange(start_us + STEP_US, end_us + STEP_US, STEP_US) / 1e6
         events += [camera.expose(renderer.frame) for _ in renderer.render(times)]
-        boxes.append(_labels(renderer, ego, actors, end_us))
+        seen = _seen(renderer, ego, actors, end_us)
+        boxes.append(_labels(ego, seen, end_us))
+        if still is not None:
+            still.append(_still_us(ego, seen, end_us))
         if frames is not None:
             frames.append(renderer.frame.copy())
         if masks is not None:
@@ -105,11 +116,11 @@ def simulate(
     return np.concatenate(events), labels
 
 
-def _labels(renderer: Renderer, ego: Ego, actors: list[Actor], end_us: int) -> np.ndarray:
-    """BOX of the labelled actors one can see in the frame just rendered."""
+def _seen(renderer: Renderer, ego: Ego, actors: list[Actor], end_us: int) -> list[Actor]:
+    """The actors to label: those one can see in the frame just rendered."""
     owned = np.bincount(renderer.owner.ravel() + 1, minlength=len(actors) + 1)[1:]
     t = np.array([end_us / 1e6])
-    rows = []
+    seen = []
     for number, actor in enumerate(actors):
         if actor.class_id is None or owned[number] < MIN_PIXELS:
             continue
@@ -120,8 +131,32 @@ def _labels(renderer: Renderer, ego: Ego, actors: list[Actor], end_us: int) -> n
             and owned[number] >= MIN_UNCOVERED * renderer.covered[number]
             and actor.opacity(t)[0] >= MIN_OPACITY
         ):
-            rows.append((end_us - 1, x1, y1, x2 - x1, y2 - y1, actor.class_id, 1.0, 0))
+            seen.append(actor)
+    return seen
+
+
+def _labels(ego: Ego, seen: list[Actor], end_us: int) -> np.ndarray:
+    """BOX of actors at a time."""
+    rows = []
+    for actor in seen:
+        x1, y1, x2, y2 = actor.boxes(ego, np.array([end_us / 1e6]))[0]
+        rows.append((end_us - 1, x1, y1, x2 - x1, y2 - y1, actor.class_id, 1.0, 0))
     return np.array(rows, BOX)
+
+
+def _still_us(ego: Ego, seen: list[Actor], end_us: int) -> np.ndarray:
+    """For how long before `end_us` no side of each actor's box was STILL_PX away, int64 [n].
+
+    In steps of STILL_STEP_US, at most since the recording began or the actor entered.
+    """
+    back_us = np.arange(0, end_us + 1, STILL_STEP_US)
+    found = np.zeros(len(seen), np.int64)
+    for row, actor in enumerate(seen):
+        t = (end_us - back_us) / 1e6
+        boxes = actor.boxes(ego, t[t >= actor.born])
+        moved = np.abs(boxes - boxes[0]).max(axis=1) >= STILL_PX
+        found[row] = back_us[int(np.argmax(moved)) - 1 if moved.any() else len(boxes) - 1]
+    return found
 
 
 @dataclass(frozen=True)
@@ -149,6 +184,7 @@ class Job:
 
     def is_done(self) -> bool:
         files = [self.dat, self.boxes]
+        files += [still_path(self.boxes)] if self.settings.stops else []
         times_us = self.settings.label_times_us
         if self.frames:
             files += [picture_path(self.out, self.split, self.name, t_us) for t_us in times_us]
@@ -161,7 +197,8 @@ class Job:
         """Write its files, each renamed into place when whole; return the number of events."""
         frames: list[np.ndarray] | None = [] if self.frames else None
         masks: list[np.ndarray] | None = [] if self.masks else None
-        events, boxes = simulate(self.settings, self.split, self.index, frames, masks)
+        still: list[np.ndarray] | None = [] if self.settings.stops else None
+        events, boxes = simulate(self.settings, self.split, self.index, frames, masks, still)
         times_us = self.settings.label_times_us
         if frames is not None:
             write_pictures(self.out, self.split, self.name, frames, times_us)
@@ -169,6 +206,8 @@ class Job:
             write_masks(masks_folder(self.out, self.split, self.name), masks, times_us)
         write_dat(self.dat, events, HEIGHT, WIDTH)
         write_boxes(self.boxes, boxes)
+        if still is not None:
+            write_still(self.boxes, np.concatenate(still))
         return len(events)
 
 

@@ -98,7 +98,7 @@ class Renderer:
         z = FOCAL_PX * CAMERA_HEIGHT_M / np.maximum(below, 0.5)
         per_column = z / FOCAL_PX * _TEXEL
         u = (0.5 - self._ego.centre(t))[:, None] * per_column
-        v = (z + self._ego.speed * t[:, None]) * _TEXEL
+        v = (z + self._ego.speed * self._ego.clock(t)[:, None]) * _TEXEL
         texels_per_row = z * z / (FOCAL_PX * CAMERA_HEIGHT_M) * ROAD_TEXELS_PER_M
         _, level = np.frexp(np.maximum(texels_per_row, 1.0))
         level = np.minimum(level - 1, ROAD_LEVELS - 1)

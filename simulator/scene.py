@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.canvas import MIP_LEVELS, ONE, TEXELS_PER_M
+from simulator.clock import MOVING, Clock
 from simulator.figures import Part
 from simulator.portable import wave
 from simulator.spec import HEIGHT, STUFF, WIDTH
@@ -25,21 +26,22 @@ _FIXED = 1 << 16
 class Ego:
     """The car that carries the camera: steady speed, slow turning, road vibration.
 
-    yaw, pitch: (amplitude px, frequency Hz, phase in cycles) of each wave.
+    yaw, pitch: (amplitude px, frequency Hz, phase in cycles) of each wave. clock: when it stops.
     """
 
     speed: float
     horizon: float
     yaw: tuple[tuple[float, float, float], ...]
     pitch: tuple[tuple[float, float, float], ...]
+    clock: Clock = MOVING
 
     def centre(self, t: np.ndarray) -> np.ndarray:
         """Column of the vanishing point at `t` seconds."""
-        return WIDTH / 2 + _sum_of_waves(self.yaw, t)
+        return WIDTH / 2 + _sum_of_waves(self.yaw, self.clock(t))
 
     def skyline(self, t: np.ndarray) -> np.ndarray:
         """Row of the horizon at `t` seconds."""
-        return self.horizon + _sum_of_waves(self.pitch, t)
+        return self.horizon + _sum_of_waves(self.pitch, self.clock(t))
 
 
 def _sum_of_waves(waves: tuple[tuple[float, float, float], ...], t: np.ndarray) -> np.ndarray:
@@ -54,7 +56,8 @@ class Actor:
     """A figure on a straight path in camera coordinates, from `born` to `dies` seconds.
 
     class_id: its place among the classes, or None for clutter, which is of `stuff`. facing: 1 looks
-    right, -1 left. rate: gait cycles (or metres rolled) per second.
+    right, -1 left. rate: gait cycles (or metres rolled) per second. clock: when it waits itself.
+    drift: that part of vz which is the camera's, on the camera's clock `ego`.
     """
 
     parts: list[Part]
@@ -69,11 +72,19 @@ class Actor:
     rate: float = 0.0
     dies: float = float("inf")
     stuff: str = STUFF[0]
+    clock: Clock = MOVING
+    drift: float = 0.0
+    ego: Clock = MOVING
 
     def position(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """X and Z in metres at `t` seconds."""
-        age = t - self.born
-        return self.x + self.vx * age, np.maximum(self.z + self.vz * age, self.nearest)
+        if not (self.clock.stops or self.ego.stops):
+            age = t - self.born
+            return self.x + self.vx * age, np.maximum(self.z + self.vz * age, self.nearest)
+        born = np.array([self.born])
+        own = self.clock(t) - self.clock(born)
+        z = self.z + (self.vz - self.drift) * own + self.drift * (self.ego(t) - self.ego(born))
+        return self.x + self.vx * own, np.maximum(z, self.nearest)
 
     def boxes(self, ego: Ego, t: np.ndarray) -> np.ndarray:
         """float64 [len(t), 4]: x1, y1, x2, y2 in px, not clipped to the frame."""
@@ -97,7 +108,7 @@ class Actor:
 
     def _lean(self, part: Part, t: np.ndarray) -> np.ndarray:
         """Metres sideways per metre below the pivot."""
-        return part.swing * wave(part.cadence * self.rate * t + self.born + part.lag)
+        return part.swing * wave(part.cadence * self.rate * self.clock(t) + self.born + part.lag)
 
     def place(self, ego: Ego, t: np.ndarray, first_sprite: int, number: int) -> np.ndarray:
         """int64 [len(t), parts, 14], what the renderer needs to paint every part.
@@ -137,7 +148,7 @@ class Actor:
         """The matrix that takes a point about the pivot back to where it was drawn."""
         one, zero = np.ones_like(t), np.zeros_like(t)
         if part.wheel_radius:
-            turn = self.rate * t / (6.283185307179586 * part.wheel_radius)
+            turn = self.rate * self.clock(t) / (6.283185307179586 * part.wheel_radius)
             sine, cosine = wave(turn), wave(turn + 0.25)
             return cosine, -sine, sine, cosine
         return one, self._lean(part, t), zero, one

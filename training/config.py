@@ -151,6 +151,31 @@ class DetectorRunConfig(RunConfig):
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
 
 
+@dataclass(frozen=True)
+class ClipConfig:
+    """Training with the state carried through recordings.
+
+    Args:
+        clip: Windows of a recording in a row that a gradient flows through; 0 trains on single
+            windows from rest. A batch then holds batch_size clips. See docs/memory.md.
+        random_share: Share of every batch that is clips from anywhere, from rest.
+    """
+
+    clip: int = 0
+    random_share: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.clip < 0:
+            raise ValueError(f"stream.clip is {self.clip}, expected 0 or more")
+        if not 0 <= self.random_share < 1:
+            found = f"stream.random_share is {self.random_share}"
+            raise ValueError(f"{found}, expected 0 or more and less than 1")
+
+
+#: Settings that older runs do not have -> what they were.
+SINCE = {"stream": asdict(ClipConfig())}
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(DetectorRunConfig):
     """Train a detector on the train split of a cache, choose it on the val split.
@@ -165,6 +190,7 @@ class TrainConfig(DetectorRunConfig):
         pictures: Label times of val drawn into TensorBoard; firing rates are theirs (0: of 4).
         augment: What augmentation may do.
         detect: Thresholds of the detections on val.
+        stream: Clips with carried state instead of single windows.
     """
 
     cache: Path
@@ -175,6 +201,13 @@ class TrainConfig(DetectorRunConfig):
     pictures: int = 4
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     detect: DetectConfig = field(default_factory=DetectConfig)
+    stream: ClipConfig = field(default_factory=ClipConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stream.clip and self.energy_weight:
+            found = f"stream.clip is {self.stream.clip} with energy_weight {self.energy_weight}"
+            raise ValueError(f"{found}, expected one of them to be 0")
 
 
 def plain(settings: Any) -> dict[str, Any]:

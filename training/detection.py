@@ -13,6 +13,7 @@ from evaluation.detect import Detections, detect, open_split
 from evaluation.metrics import refuse_unready, score
 from evaluation.provenance import content_hash
 from evaluation.report import detections_figure, firing_health
+from evaluation.streams import detect_streams, refuse_uncarried
 from models.detector import DetectorNetwork
 from models.device import pick_device
 from models.energy import measure_energy
@@ -21,8 +22,9 @@ from preprocessing.dataset import HistogramDataset, Loader, collate
 from training.boxes import BoxCriterion
 from training.config import TrainConfig
 from training.log import Logbook
-from training.loop import Task
 from training.ranks import Ranks
+from training.stream import ClipData, Stream
+from training.task import Data, Task
 
 #: Label times on which firing is measured if no pictures are drawn; layers a warning names.
 FIRING_SAMPLES, NAMES_SHOWN = 4, 6
@@ -44,15 +46,18 @@ def detection_task(
         spec=manifest.dataset,
         in_memory=config.in_memory,
     )
-    augment = config.augment if config.augment_on else None
-    train_set, val_set = split("train", augment=augment, seed=config.seed), split("val")
+    augment, clip = config.augment if config.augment_on else None, config.stream.clip
+    train_set = split("train", augment=augment, seed=config.seed, augment_alike=clip > 0)
+    val_set, stream = split("val"), None
+    if clip:
+        stream = Stream(train_set, config.stream, config.batch_size)
+        refuse_uncarried(val_set)
     refuse_unready(train_set, val_set, config.protocol)
     refuse_leaks(event_hashes(config.cache, manifest.recordings))
-    return Task(
-        TrainData(train_set, config, manifest),
-        BoxCriterion(config, model, lambda: collate([train_set[0]]).network_input(), ranks),
-        ValScorer(val_set, config, ranks),
-    )
+    data: Data = TrainData(train_set, config, manifest)
+    criterion = BoxCriterion(config, model, lambda: collate([train_set[0]]).network_input(), ranks)
+    data = ClipData(data, stream) if stream else data
+    return Task(data, criterion, ValScorer(val_set, config, ranks), stream)
 
 
 def about_data(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
@@ -94,18 +99,7 @@ class ValScorer:
         self, network: DetectorNetwork, epoch: int, logbook: Logbook | None
     ) -> dict[str, float]:
         config, ranks = self.config, self.ranks
-        shares = ranks.gather(
-            detect(
-                network,
-                self.dataset,
-                config.detect,
-                config.batch_size,
-                config.workers,
-                next(network.parameters()).device,
-                shard=(ranks.rank, ranks.world),
-            )
-        )
-        detections = merged(shares)
+        detections = merged(ranks.gather(self.detect(network)))
         metrics = score(self.dataset, detections, config.protocol)
         figures = {"val_map_50_95": metrics.map_50_95, "val_map_50": metrics.map_50}
         if logbook is not None:
@@ -113,6 +107,15 @@ class ValScorer:
                 logbook, epoch, network, self.dataset, detections, config.pictures
             )
         return figures
+
+    def detect(self, network: DetectorNetwork) -> Detections:
+        """What this rank's share of val comes to; of whole recordings if state is carried."""
+        device, shard = next(network.parameters()).device, (self.ranks.rank, self.ranks.world)
+        rule, workers = self.config.detect, self.config.workers
+        if self.config.stream.clip:
+            return detect_streams(network, self.dataset, rule, workers, device, shard)
+        batch_size = self.config.batch_size
+        return detect(network, self.dataset, rule, batch_size, workers, device, shard)
 
 
 def merged(shares: Sequence[Detections]) -> Detections:

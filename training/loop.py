@@ -1,13 +1,13 @@
 """The loop: what every training does, whatever it learns.
 
-What is learnt is a `Task` of three objects; the loop knows no more of it.
+What is learnt is a `training.task.Task`; the loop knows no more of it.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,49 +35,9 @@ from training.saving import (
     restore_random_state,
     seed_everything,
 )
+from training.task import Batch, Task
 
 NOMINAL_BATCH = 64
-
-
-class Batch(Protocol):
-    """What the data set hands out and the criterion understands."""
-
-    def to(self, device: torch.device, non_blocking: bool = ...) -> Self: ...
-
-    def network_input(self) -> Tensor: ...
-
-
-class Data(Protocol):
-    """Samples, and batches of them by their indices; `identity`: which data, for run.json."""
-
-    @property
-    def identity(self) -> dict[str, str]: ...
-
-    def __len__(self) -> int: ...
-
-    def batches(self, epoch: int, indices: list[list[int]]) -> Iterable[Batch]: ...
-
-
-class Scorer(Protocol):
-    """Network, epoch, log (of the main process) -> figures; the first chooses the best.
-
-    `rule`: what figures are by, kept beside them.
-    """
-
-    @property
-    def rule(self) -> dict[str, str]: ...
-
-    def __call__(
-        self, network: DetectorNetwork, epoch: int, logbook: Logbook | None
-    ) -> dict[str, float]: ...
-
-
-class Task(NamedTuple):
-    """What is learnt: the data, the losses of maps and batch by name, per image, and a score."""
-
-    data: Data
-    criterion: Callable[[list[Tensor], Any], dict[str, Tensor]]
-    scorer: Scorer
 
 
 class Trainer:
@@ -101,7 +61,8 @@ class Trainer:
         model.to(self.device, self.dtype).to(memory_format=memory_format)  # type: ignore[call-overload]
         if ranks.world > 1 and config.sync_bn:
             synchronise_batch_norm(model)
-        self.network = replicate(model, ranks, config.optim.accumulate)
+        trained = task.stream.wrap(model) if task.stream else model
+        self.network = replicate(trained, ranks, config.optim.accumulate)
         self.optimizer = build_optimizer(model, config.optim, config.batch_size)
         self.average = WeightAverage(model, config.optim.ema_decay, config.optim.ema_tau)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
@@ -131,6 +92,8 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "random": random_states,
         }
+        if stream := self.task.stream:
+            state["carried"] = self.ranks.gather(stream.state(self.model, self.batch))
         self.files.write_last(self.average.weights, self.epoch, state)
 
     def resume(self) -> bool:
@@ -155,6 +118,8 @@ class Trainer:
         self.loss_sum = state["loss_sum"]
         if isinstance(self.loss_sum, Tensor):  # as older runs saved it
             self.loss_sum = dict(zip(self.config.gains, self.loss_sum.tolist(), strict=True))
+        if stream := self.task.stream:
+            stream.put_back(self.model, state["carried"], self.ranks.rank)
         if self.ranks.rank < len(state["random"]):  # a new process draws from its own seed
             restore_random_state(state["random"][self.ranks.rank])
 
@@ -246,6 +211,8 @@ class Trainer:
         updates = self.updates_after(self.batch)
         dtype = AMP_DTYPES[self.config.amp]
         alone = self.ranks.world == 1 or updates
+        if self.task.stream:
+            self.task.stream.begin(self.model, batch)
         with nullcontext() if alone else self.network.no_sync():  # type: ignore[operator]
             with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
                 x = batch.network_input().to(self.dtype)
@@ -281,7 +248,9 @@ class Trainer:
 
     def rest_of_epoch(self) -> Iterable[Batch]:
         """This rank's share of the batches still to come, in the order the seed gives."""
-        order = shuffled(len(self.task.data), self.config.seed, self.epoch)
+        stream, seed = self.task.stream, self.config.seed
+        single = shuffled(len(self.task.data), seed, self.epoch)
+        order = stream.order(seed, self.epoch) if stream else single
         share = batches_of_rank(order, self.config.batch_size, self.ranks.rank, self.ranks.world)
         return self.task.data.batches(self.epoch, share[self.batch :])
 

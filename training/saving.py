@@ -24,7 +24,7 @@ from evaluation.provenance import commit, content_hash, environment, flat
 from gen1.atomic import atomic_write
 from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from preprocessing.cache import writing
-from training.config import FREE, RunConfig, plain
+from training.config import FREE, SINCE, RunConfig, plain
 from training.ranks import Ranks
 
 LAST, PREVIOUS, DAMAGED = "last.pt", "previous.pt", "damaged.pt"
@@ -104,7 +104,7 @@ class RunFiles:
         if not checkpoint.training:
             what = f"holds a {checkpoint.kind} network, nothing to continue its training from"
             raise ValueError(f"{path}: {what}, expected the last.pt of this run")
-        begun = {**checkpoint.training["config"], "model": plain(checkpoint.config)}
+        begun = {**SINCE, **checkpoint.training["config"], "model": plain(checkpoint.config)}
         asked = {**self.settings, "model": plain(self.config.model)}
         changed = changes(path, begun, asked, FREE, self.config.continue_changed)
         for name, value in self.about.items():

@@ -18,7 +18,8 @@ import torch  # noqa: E402
 
 import train_gen1  # noqa: E402
 from gen1.ending import leave  # noqa: E402
-from training.loop import Batch, Trainer  # noqa: E402
+from training.loop import Trainer  # noqa: E402
+from training.task import Batch  # noqa: E402
 
 
 def main() -> int:

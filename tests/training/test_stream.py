@@ -1,0 +1,309 @@
+"""Clips: their order, the state between them, and a run that is interrupted in the middle."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+import train_gen1
+from evaluation.detect import detect
+from evaluation.metrics import EvalConfig, run
+from evaluation.streams import detect_streams
+from gen1.dat import DatReader, write_dat
+from gen1.labels import read_boxes, write_boxes
+from models import build_network, resolve
+from models.carried import begin_clips, put_back, state_of
+from models.checkpoint import load_checkpoint, load_model, save_checkpoint
+from models.decode import DetectConfig
+from preprocessing.__main__ import main as preprocess
+from preprocessing.dataset import HistogramDataset
+from preprocessing.geometry import Geometry
+from streaming.detector import Detector
+from streaming.files import run as detect_files
+from streaming.settings import StreamConfig
+from tests.conftest import flickering_boxes
+from tests.training.test_ranks import losses, train
+from training.config import ClipConfig, OptimConfig, TrainConfig
+from training.detection import merged
+from training.saving import Interrupted
+from training.stream import Clips, Stream
+
+HEIGHT, WIDTH = 240, 304
+TINY = resolve("spikeyolo-p", variant="gen1", time_steps=2, memory="spiking")
+#: Windows of each recording.
+TRAIN, VAL = (7, 6, 4), (5, 4)
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """Recordings whose windows of 250 ms follow each other from 0 on."""
+    root, rng = tmp_path_factory.mktemp("clips") / "recordings", np.random.default_rng(1)
+    for split, lengths in (("train", TRAIN), ("val", VAL)):
+        (root / split).mkdir(parents=True)
+        for number, windows in enumerate(lengths):
+            events, boxes = flickering_boxes(rng, label_times=windows)
+            events["t"] -= 250_000
+            boxes["t"] -= 250_000
+            events["t"][-1] = 250_000 * windows - 1
+            write_dat(root / split / f"r{number}_td.dat", events, HEIGHT, WIDTH)
+            write_boxes(root / split / f"r{number}_bbox.npy", boxes)
+    return root
+
+
+@pytest.fixture(scope="module")
+def cache(recordings):
+    found = recordings.parent / "cache"
+    options = ["--time-steps", "2", "--downsample", "4", "--every-ms", "250"]
+    assert preprocess(["--input", str(recordings), "--output", str(found), *options]) == 0
+    return found
+
+
+@pytest.fixture
+def config(cache, tmp_path):
+    return TrainConfig(
+        cache=cache,
+        output=tmp_path / "run",
+        epochs=1,
+        batch_size=3,
+        workers=0,
+        augment_on=True,
+        pictures=0,
+        protocol="all-boxes",
+        model=TINY,
+        optim=OptimConfig("adamw", 1e-3, warmup_epochs=1, ema_decay=0.9, ema_tau=2),
+        stream=ClipConfig(clip=2, random_share=1 / 3),
+    )
+
+
+def open_set(cache, split="train"):
+    return HistogramDataset(cache, split, Geometry(HEIGHT, WIDTH, 4))
+
+
+def test_every_clip_of_a_row_goes_on_or_starts_from_rest(cache):
+    dataset = open_set(cache)
+    assert [len(dataset.times_us(name)) for name in dataset.recordings] == [*TRAIN]
+    stream = Stream(dataset, ClipConfig(2, 1 / 3), 3)
+    assert (stream.streams, stream.at_random, stream.batches) == (2, 1, 4)
+    n, names = len(dataset), [name for name, _ in dataset.label_times]
+    for epoch in range(5):
+        order = stream.order(0, epoch)
+        assert len(order) == 3 * 4
+        rows = np.array(order).reshape(4, 3)
+        seen = []
+        for row in rows.T[:2]:
+            assert row[0] >= n
+            for before, clip in pairwise(row):
+                assert clip >= n or clip == before % n + 2
+            seen += (row % n).tolist()
+        assert len(set(seen)) == len(seen)
+        assert (rows.T[2] >= n).all()
+        for clip in order:
+            assert names[clip % n] == names[clip % n + 1]
+    assert stream.order(0, 1) == stream.order(0, 1) != stream.order(0, 2)
+
+
+def test_windows_of_a_batch_lie_one_after_another(cache):
+    stream = Stream(open_set(cache), ClipConfig(2, 0), 2)
+    n = stream.samples
+    assert stream.indices([3, 8 + n]) == [3, 8, 4, 9]
+    assert stream.from_rest([3, 8 + n]).tolist() == [False, True]
+
+
+def test_a_clip_is_its_windows_one_by_one():
+    torch.manual_seed(0)
+    model = build_network(TINY).double().eval()
+    model.carry_state = True
+    x = torch.poisson(torch.full((2, 2, 2, 2, 32, 32), 0.4, dtype=torch.double))  # window first
+    whole = Clips(model, 2)(torch.cat([*x], dim=1))
+    state = state_of(model)
+    train = build_network(TINY).double().eval()
+    train.load_state_dict(model.state_dict())
+    train.carry_state = True
+    for k, window in enumerate(x):
+        for clip, single in zip(whole, train(window), strict=True):
+            assert torch.equal(clip[2 * k : 2 * k + 2], single)
+    assert all(torch.equal(value, state[name]) for name, value in state_of(train).items())
+
+
+def test_rows_from_rest_forget_and_the_others_go_on_without_gradient():
+    torch.manual_seed(0)
+    model = build_network(TINY).double().eval()
+    model.carry_state = True
+    first, second = torch.poisson(torch.full((2, 2, 2, 2, 32, 32), 0.4, dtype=torch.double))
+    model(first)
+    begin_clips(model, torch.tensor([True, False]))
+    state = state_of(model)
+    assert all(not value.requires_grad for value in state.values())
+    after = model(second)
+    alone = build_network(TINY).double().eval()
+    alone.load_state_dict(model.state_dict())
+    rested = alone(second[:, :1])
+    alone.carry_state = True
+    put_back(alone, state, torch.device("cpu"))
+    again = alone(second)
+    for ours, same, rest in zip(after, again, rested, strict=True):
+        assert torch.equal(ours, same)
+        torch.testing.assert_close(ours[:1], rest, rtol=0, atol=1e-9)
+    with pytest.raises(ValueError, match="state is of 2 recordings, the batch of 3"):
+        begin_clips(alone, torch.zeros(3, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"carried state has 'head\.nobody\.v'"):
+        put_back(alone, {"head.nobody.v": torch.zeros(1)}, torch.device("cpu"))
+    with pytest.raises(ValueError, match="call reset"):
+        alone(second[..., :0].new_zeros(2, 2, 2, 64, 64))
+
+
+def test_a_gradient_flows_back_through_a_clip_and_no_further():
+    torch.manual_seed(0)
+    model = build_network(TINY).double().train()
+    model.carry_state = True
+    inputs = [torch.rand(2, 4, 2, 32, 32, dtype=torch.double).requires_grad_() for _ in range(2)]
+    network = Clips(model, 2)
+    network(inputs[0])
+    begin_clips(model, torch.tensor([False, False]))
+    network(inputs[1])[0][2:].sum().backward()
+    assert inputs[0].grad is None
+    assert inputs[1].grad[:, 2:].abs().sum() > 0
+    assert inputs[1].grad[:, :2].abs().sum() > 0
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_ends_as_the_uninterrupted_one(config, tmp_path):
+    train_gen1.run(config)
+    second = replace(config, output=tmp_path / "second")
+    trainer = train_gen1.trainer_of(second)
+    step = trainer.step
+
+    def stop_at_the_third_batch(batch):
+        trainer.stop.asked = trainer.batch == 2
+        return step(batch)
+
+    trainer.step = stop_at_the_third_batch
+    with pytest.raises(Interrupted):
+        trainer.fit()
+    trainer.files.finish()
+    saved = load_checkpoint(second.output / "last.pt").training
+    assert saved["batch"] == 3
+    assert any(value.abs().sum() > 0 for value in saved["carried"][0].values())
+    train_gen1.run(second)
+    whole, parts = (load_checkpoint(run.output / "last.pt").training for run in (config, second))
+    assert whole["carried"] == [{}]
+    for name, value in whole["weights"].items():
+        assert torch.equal(value, parts["weights"][name]), name
+
+
+@pytest.fixture
+def checkpoint(cache, tmp_path):
+    """A network with batch norms of what it sees, that finds a lot."""
+    torch.manual_seed(1)
+    model, dataset = build_network(TINY), open_set(cache, "val")
+    with torch.no_grad():
+        for bn in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+            bn.momentum = 1.0
+            bn.weight.uniform_(0.8, 1.5)
+        for cls in model.head.cls:
+            cls[2].conv.bias.fill_(-2)
+        model.train()(torch.stack([dataset[k].frames for k in range(4)], 1).float())
+    meta = {"histogram": vars(dataset.settings), "input": "histogram"}
+    save_checkpoint(tmp_path / "a.pt", model.config, model.state_dict(), meta)
+    return tmp_path / "a.pt"
+
+
+def test_evaluation_with_state_is_what_a_stream_finds(cache, recordings, checkpoint):
+    model, _ = load_model(checkpoint)
+    dataset = open_set(cache, "val")
+    rule, cpu = DetectConfig(0.1), torch.device("cpu")
+    ours = detect_streams(model, dataset, rule, 0, cpu)
+    assert not model.carry_state
+    detector = Detector.load(checkpoint, every_ms=250, carry_state=True, score_threshold=0.1)
+    for name in dataset.recordings:
+        detector.reset()
+        events = DatReader(recordings / "val" / f"{name}_td.dat").read()
+        found = [*detector.feed(events), *detector.flush()]
+        theirs = np.concatenate([window.boxes for window in found])
+        assert theirs.tobytes() == ours[name].tobytes()
+        assert len(theirs) > 20
+    rested = detect(model, dataset, rule, 1, 0, cpu)
+    assert rested["r0"].tobytes() != ours["r0"].tobytes()
+    shares = [detect_streams(model, dataset, rule, 0, cpu, (rank, 2)) for rank in (0, 1)]
+    for name, boxes in merged(shares).items():
+        assert boxes.tobytes() == ours[name].tobytes()
+
+
+@pytest.mark.slow
+def test_the_commands_agree_bit_for_bit(cache, recordings, checkpoint, tmp_path):
+    given = {"checkpoint": checkpoint, "carry_state": True}
+    asked = EvalConfig(
+        cache=cache, split="val", protocol="all-boxes", pictures=1, output=tmp_path / "eval",
+        energy_samples=2, detect=DetectConfig(0.1), **given,
+    )  # fmt: skip
+    metrics = run(asked)
+    assert metrics["carry_state"] is True
+    assert metrics["energy"]["samples"] == 2
+    detect_files(StreamConfig(
+        recordings / "val", output=tmp_path / "stream", score=0.1, every_ms=250, **given
+    ))  # fmt: skip
+    for number in range(len(VAL)):
+        ours, theirs = (
+            read_boxes(next((tmp_path / kind).rglob(f"r{number}_bbox.npy")))
+            for kind in ("eval", "stream")
+        )
+        assert ours.tobytes() == theirs.tobytes()
+    rested = run(replace(asked, output=tmp_path / "rested", carry_state=False))
+    assert rested["config_hash"] != metrics["config_hash"]
+
+
+@pytest.mark.slow
+def test_two_processes_carry_as_one(cache, tmp_path):
+    """Each has rows of its own; rank 1 dies in the middle, and both go on with their states."""
+    options = ["--epochs=1", "--batch_size=4", "--stream.clip=2", "--protocol=all-boxes"]
+    options += ["--model.memory=spiking", "--pictures=0"]
+    for processes, death, more in ((1, "", []), (2, "1:1", ["--save_every_min=0"])):
+        output = tmp_path / f"run{processes}"
+        done = train(cache, output, processes, death, *options, *more)
+        assert done.returncode == 0, done.stderr
+    assert "continuing" in done.stdout
+    alone, together = (losses(tmp_path / f"run{n}") for n in (1, 2))
+    assert list(alone) == list(together) == [0, 1]
+    for place, items in alone.items():
+        assert together[place] == pytest.approx(items, rel=1e-6, abs=1e-6)
+
+
+def test_a_clip_longer_than_a_recording_is_refused(config):
+    with pytest.raises(ValueError, match=r"recording r2 has 4 windows, expected at least stream"):
+        train_gen1.trainer_of(replace(config, stream=ClipConfig(5)))
+
+
+@pytest.mark.filterwarnings("ignore:.*labels have no sample")
+def test_windows_that_overlap_or_leave_gaps_are_refused(config, recordings, tmp_path):
+    for name, options, sentence in (
+        ("overlap", ["--every-ms", "100"], r"recording r0: the window that ends at 100000 us "
+         r"overlaps that of 200000 us.*--every-ms 250"),
+        ("gap", ["--every-ms", "500"], r"recording r0: a gap between the window that ends at "
+         r"500000 us and that of 1000000 us"),
+    ):  # fmt: skip
+        size = ["--time-steps", "2", "--downsample", "4", *options]
+        cache = tmp_path / name
+        assert preprocess(["--input", str(recordings), "--output", str(cache), *size]) == 0
+        with pytest.raises(ValueError, match=sentence):
+            train_gen1.trainer_of(replace(config, cache=cache))
+
+
+@pytest.mark.parametrize(("changes", "sentence"), [
+    ({"stream": ClipConfig(2), "batch_size": 99}, "8 clips of 2 windows for 74 streams"),
+    ({"model": resolve("spikeyolo-p", variant="gen1", time_steps=2, activation="relu")},
+     "stream.clip was asked of activation 'relu'"),
+])  # fmt: skip
+def test_what_cannot_be_carried_is_refused(config, changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        train_gen1.trainer_of(replace(config, **changes))
+
+
+def test_impossible_settings_are_refused(config):
+    with pytest.raises(ValueError, match="clip is -1"):
+        ClipConfig(-1)
+    with pytest.raises(ValueError, match="random_share is 1, expected"):
+        ClipConfig(2, 1)
+    with pytest.raises(ValueError, match=r"clip is 2 with energy_weight 0\.1"):
+        replace(config, energy_weight=0.1)
