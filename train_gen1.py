@@ -8,21 +8,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from gen1 import command
-from gen1.atomic import make_writable
-from models import build_network, names
-from models.detector import DetectorConfig
+from models import names
+from models.detector import DetectorConfig, DetectorNetwork
 from preprocessing.cache import read_manifest
-from training import options
+from training import options, running
 from training.config import TrainConfig
 from training.detection import about_data, detection_task
 from training.loop import Trainer
 from training.ranks import ALONE, Ranks
-from training.running import begin, from_words
-from training.saving import seed_everything
+from training.task import Task
 
 DESCRIPTION = """Train a detector on a cache of event histograms.
 Interrupt it as you like: the same command continues.
@@ -40,18 +37,15 @@ GEN1 = {"name": "spikeyolo-s", "variant": "gen1", "num_classes": 2, "in_channels
 
 def trainer_of(config: TrainConfig, ranks: Ranks = ALONE) -> Trainer:
     """The run that a configuration asks for, at its beginning."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    make_writable(config.output)
-    seed_everything(config.seed)
     manifest = read_manifest(config.cache)
     config = replace(config, protocol=config.protocol or manifest.dataset.protocol)
-    model = build_network(config.model)
-    started = begin(model, config, ranks)
-    task = detection_task(config, model, manifest, ranks)
-    trainer = Trainer(config, model, task, about_data(config, manifest), ranks)
-    trainer.begun_from = started
-    return trainer
+
+    def task_of(
+        config: TrainConfig, model: DetectorNetwork, ranks: Ranks
+    ) -> tuple[Task, dict[str, Any]]:
+        return detection_task(config, model, manifest, ranks), about_data(config, manifest)
+
+    return running.trainer_of(config, ranks, task_of)
 
 
 def run(config: TrainConfig, ranks: Ranks = ALONE) -> Path:
@@ -87,7 +81,7 @@ def config_of(words: Sequence[str]) -> TrainConfig:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 after an error, 130 when interrupted."""
     words = sys.argv[1:] if argv is None else argv
-    return from_words(words, chosen, command_line, TrainConfig, run)
+    return running.from_words(words, chosen, command_line, TrainConfig, run)
 
 
 enter = command.door(main)

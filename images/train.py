@@ -7,19 +7,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from gen1 import command
-from gen1.atomic import make_writable
 from images.training import ImageTrainConfig, about_data, image_task
-from models import build_network
-from models.detector import DetectorConfig
-from training import options
+from models.detector import DetectorConfig, DetectorNetwork
+from training import options, running
 from training.loop import Trainer
 from training.ranks import ALONE, Ranks
-from training.running import begin, from_words
-from training.saving import seed_everything
+from training.task import Task
 
 DESCRIPTION = """Train a detector on pictures with labels in COCO's format.
 Interrupt it as you like: the same command continues.
@@ -32,19 +28,17 @@ Interrupt it as you like: the same command continues.
 COCO = {"name": "spikeyolo-s", "variant": "coco"}
 
 
+def task_of(
+    config: ImageTrainConfig, model: DetectorNetwork, ranks: Ranks
+) -> tuple[Task, dict[str, Any]]:
+    """What is learnt of pictures, and what a checkpoint says of them."""
+    task = image_task(config, model, ranks)
+    return task, about_data(config, categories_of(str(config.annotations)))
+
+
 def trainer_of(config: ImageTrainConfig, ranks: Ranks = ALONE) -> Trainer:
     """The run that a configuration asks for, at its beginning."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    make_writable(config.output)
-    seed_everything(config.seed)
-    model = build_network(config.model)
-    started = begin(model, config, ranks)
-    task = image_task(config, model, ranks)
-    categories = categories_of(str(config.annotations))
-    trainer = Trainer(config, model, task, about_data(config, categories), ranks)
-    trainer.begun_from = started
-    return trainer
+    return running.trainer_of(config, ranks, task_of)
 
 
 def run(config: ImageTrainConfig, ranks: Ranks = ALONE) -> Path:
@@ -78,7 +72,7 @@ def command_line(published: DetectorConfig) -> command.CommandLine:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 after an error, 130 when interrupted."""
     words = sys.argv[1:] if argv is None else argv
-    return from_words(words, chosen, command_line, ImageTrainConfig, run)
+    return running.from_words(words, chosen, command_line, ImageTrainConfig, run)
 
 
 enter = command.door(main)

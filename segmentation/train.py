@@ -7,22 +7,18 @@ the same command continues a run.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from gen1 import command
-from gen1.atomic import make_writable
-from models import build_network
-from models.detector import DetectorConfig
+from models.detector import DetectorConfig, DetectorNetwork
 from segmentation.dataset import folder_of, spec_of_masks
 from segmentation.pictures import open_pictures
 from segmentation.sources import SourceConfig
 from segmentation.training import MaskTrainConfig, about_data, mask_task
-from training import options
+from training import options, running
 from training.loop import Trainer
 from training.ranks import ALONE, Ranks
-from training.running import begin, from_words
-from training.saving import seed_everything
+from training.task import Task
 
 DESCRIPTION = """Train a network that names the class of every pixel, on events or on pictures.
 Interrupt it as you like: the same command continues.
@@ -39,18 +35,17 @@ EVENTS = {"name": "spike2former-tiny", "variant": "gen1"}
 PICTURES = {"name": "spike2former-tiny", "variant": "coco"}
 
 
+def task_of(
+    config: MaskTrainConfig, model: DetectorNetwork, ranks: Ranks
+) -> tuple[Task, dict[str, Any]]:
+    """What is learnt of masks, and what a checkpoint says of them."""
+    task = mask_task(config, model, ranks)
+    return task, about_data(config, task)
+
+
 def trainer_of(config: MaskTrainConfig, ranks: Ranks = ALONE) -> Trainer:
     """The run that a configuration asks for, at its beginning."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    make_writable(config.output)
-    seed_everything(config.seed)
-    model = build_network(config.model)
-    started = begin(model, config, ranks)
-    task = mask_task(config, model, ranks)
-    trainer = Trainer(config, model, task, about_data(config, task), ranks)
-    trainer.begun_from = started
-    return trainer
+    return running.trainer_of(config, ranks, task_of)
 
 
 def run(config: MaskTrainConfig, ranks: Ranks = ALONE) -> Path:
@@ -86,7 +81,7 @@ def command_line(published: DetectorConfig) -> command.CommandLine:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 after an error, 130 when interrupted."""
     words = sys.argv[1:] if argv is None else argv
-    return from_words(words, chosen, command_line, MaskTrainConfig, run)
+    return running.from_words(words, chosen, command_line, MaskTrainConfig, run)
 
 
 enter = command.door(main)

@@ -4,16 +4,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gen1 import command
+from gen1.atomic import make_writable
 from gen1.ending import end_workers
+from models import build_network
 from models.checkpoint import checkpoint_file, load_checkpoint
 from models.detector import DetectorConfig, DetectorNetwork
 from models.device import pick_device
 from models.start import start_from
 from training import options
 from training.config import RunConfig
+from training.loop import Trainer
+from training.options import Config
 from training.ranks import Ranks, find_ranks
-from training.saving import Interrupted, has_begun
+from training.saving import Interrupted, has_begun, seed_everything
+from training.task import Task
+
+TaskOf = Callable[[Config, DetectorNetwork, Ranks], tuple[Task, dict[str, Any]]]
 
 
 def begin(model: DetectorNetwork, config: RunConfig, ranks: Ranks) -> dict[str, Any]:
@@ -25,6 +34,23 @@ def begin(model: DetectorNetwork, config: RunConfig, ranks: Ranks) -> dict[str, 
     if ranks.is_main:
         print(f"begun from {path}: {start.in_words()}", flush=True)
     return {"init": {"file": str(path), **start._asdict(), "taken": len(start.taken)}}
+
+
+def trainer_of(config: Config, ranks: Ranks, task_of: TaskOf[Config]) -> Trainer:
+    """The run that a configuration asks for, at its beginning.
+
+    task_of: config, model and ranks -> the task, and what checkpoints say of its data.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    make_writable(config.output)
+    seed_everything(config.seed)
+    model = build_network(config.model)
+    started = begin(model, config, ranks)
+    task, about = task_of(config, model, ranks)
+    trainer = Trainer(config, model, task, about, ranks)
+    trainer.begun_from = started
+    return trainer
 
 
 def attend(config: RunConfig, ranks: Ranks, run: Callable[[], Path]) -> None:
@@ -46,8 +72,8 @@ def from_words(
     words: Sequence[str],
     chosen: Callable[[Sequence[str]], DetectorConfig],
     command_line: Callable[[DetectorConfig], command.CommandLine],
-    settings: type[options.Config],
-    run: Callable[[options.Config, Ranks], Path],
+    settings: type[Config],
+    run: Callable[[Config, Ranks], Path],
 ) -> int:
     """Run what a command line asks for; the exit code: 0, 1 after an error, 130 when interrupted.
 
