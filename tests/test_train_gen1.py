@@ -21,7 +21,7 @@ import train_gen1
 from models import build_network, resolve
 from models.checkpoint import load_checkpoint, save_checkpoint
 from train_gen1 import main, trainer_of
-from training import detection
+from training import detection, running
 from training import loop as training_loop
 from training.config import OptimConfig, TrainConfig
 from training.detection import merged
@@ -437,7 +437,7 @@ def test_labels_that_cannot_be_trained_or_scored_on_are_refused_at_the_start(
 
 
 def test_an_output_that_cannot_be_is_named(config, capsys, monkeypatch):
-    monkeypatch.setattr(train_gen1, "build_network", None)
+    monkeypatch.setattr(running, "build_network", None)
     config.output.touch()
     output = config.output / "deeper"
     assert main(["--cache", str(config.cache), "--output", str(output)]) == 1
