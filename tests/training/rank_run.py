@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -26,11 +27,16 @@ def main() -> int:
     log, death, *arguments = sys.argv[1:]
     at, how = death.removesuffix(":memory"), death[-7:]
     rank, died = os.environ.get("RANK", "0"), Path(f"{log}.died")
+    saved = Path(log.removesuffix(".jsonl"), "last.pt")
     step = Trainer.step
 
     def logged(trainer: Trainer, batch: Batch) -> tuple[dict[str, float], float]:
         place = trainer.epoch * trainer.batches_per_epoch + trainer.batch
         if at == f"{rank}:{place}" and not died.exists():
+            for _ in range(400 * (place > 0)):  # so that there is something to go on from
+                if saved.exists():
+                    break
+                time.sleep(0.05)
             died.touch()
             if how == ":memory":
                 torch.empty(1 << 50)
