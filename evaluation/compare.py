@@ -200,14 +200,17 @@ def _settings(metrics: Metrics) -> dict[str, Any]:
 def names_of(rows: list[Row]) -> list[str]:
     """Model and activation; also T x D, input, other settings or path where that is not enough."""
     varied = varied_settings(rows)
+    steps = ["{} {}x{}".format(row.model, *row.steps) for row in rows]
+    inputs = [row.first["input"].partition(",")[0] for row in rows]
+    seen = [f"{name} {what}" for name, what in zip(steps, inputs, strict=True)]
     candidates = []
     for index, row in enumerate(rows):
-        time_steps, max_spikes = row.steps
-        steps = f"{row.model} {time_steps}x{max_spikes}"
-        settings = ", ".join(f"{name} {values[index]}" for name, values in varied.items())
-        seen = f"{steps} {row.first['input'].partition(',')[0]}"
+        alike = [k for k, name in enumerate(steps) if name == steps[index]]
+        telling = [name for name, values in varied.items() if len({values[k] for k in alike}) > 1]
+        settings = ", ".join(f"{name.rpartition('.')[2]} {varied[name][index]}" for name in telling)
         path = f"{row.model} ({row.path})"
-        candidates.append((row.model, steps, seen, f"{steps} {settings}", path))
+        told = f"{steps[index]} {settings}"
+        candidates.append((row.model, steps[index], seen[index], told, path))
     given = list(zip(*candidates, strict=True))
     return [
         next(
