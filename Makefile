@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo demo-images baselines rivals pair segmentation test test-slow test-all lint bench bench-gpu clean
+.PHONY: demo demo-images frames-and-events baselines rivals pair segmentation test test-slow test-all lint bench bench-gpu clean
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed; %s is %s. Try: make PYTHON=python3.12" % (sys.executable, sys.version.split()[0])) if sys.version_info < (3, 11) else 0'
@@ -24,16 +24,18 @@ demo: $(READY)
 	$(BIN)/python eval_gen1.py --checkpoint $(DEMO)/run --cache $(DEMO)/cache --output $(DEMO)/run/test
 	$(BIN)/python eval_gen1.py --compare $(DEMO)/twin $(DEMO)/run --output $(DEMO)
 
-# --- frames beside events: the same streets, seen by either camera --------------------------------
+# --- pictures: a network of frames, and one of the events of the same streets beside it ------------
 FRAMES := demo-images
 SEEN   := $(FRAMES)/recordings/frames
 set_of  = --$(1)images $(SEEN)/$(2) --$(1)annotations $(SEEN)/$(2).json
 
 demo-images: $(READY)
 	$(BIN)/python -m simulator $(FRAMES)/recordings --frames --train 40 --val 8 --test 10 --seconds 5 --seed 2
-	$(BIN)/python -m preprocessing --input $(FRAMES)/recordings --output $(FRAMES)/cache --time-steps 2 --downsample 2
 	$(BIN)/python -m images.train --config configs/demo_images.yaml $(call set_of,,train) $(call set_of,val-,val) --output $(FRAMES)/frames
 	$(BIN)/python -m images.eval --checkpoint $(FRAMES)/frames $(call set_of,,test) --side 160 --output $(FRAMES)/frames/test
+
+frames-and-events: demo-images
+	$(BIN)/python -m preprocessing --input $(FRAMES)/recordings --output $(FRAMES)/cache --time-steps 2 --downsample 2
 	$(BIN)/python train_gen1.py --config configs/demo.yaml --cache $(FRAMES)/cache --output $(FRAMES)/events --model.max-spikes 4 --model.input-scale 1 --epochs 10 --eval-every 10
 	$(BIN)/python eval_gen1.py --checkpoint $(FRAMES)/events --cache $(FRAMES)/cache --output $(FRAMES)/events/test
 	$(BIN)/python eval_gen1.py --compare $(FRAMES)/frames $(FRAMES)/events --output $(FRAMES)
