@@ -25,7 +25,10 @@ FORMATS = get_args(Format)
 def size_of(checkpoint: Checkpoint, height: int | None, width: int | None) -> tuple[int, int]:
     """Height and width of the network's input in px: those given, else those of the training."""
     seen = checkpoint.meta.get("histogram") or {}
-    if checkpoint.meta.get("input") != "authors" and "downsample" in seen:
+    side = checkpoint.meta.get("images", {}).get("side")  # of a network of pictures
+    height, width = height or side, width or side
+    sized = {"height", "width", "downsample"} <= seen.keys()
+    if checkpoint.meta.get("input") != "authors" and sized:
         height, width = (
             given or -(-seen[side] // seen["downsample"] // MAX_STRIDE) * MAX_STRIDE
             for given, side in ((height, "height"), (width, "width"))

@@ -209,11 +209,15 @@ def decode_rule(network: DetectorNetwork) -> Settings:
 def trace(deployed: DetectorNetwork, size_hw: tuple[int, int]) -> Graph:
     """The layers of a deployed network on inputs [T, 1, C, H, W] of this size in px.
 
-    Raises ValueError for a trained network and for an operation that has no rule.
+    Raises ValueError for a trained network, for attention and for an operation that has no rule.
     """
     if batch_norms(deployed):
         found = "the network is a trained one, with batch norms"
         raise ValueError(f"{found}, expected a deployed one: python -m models.deploy")
+    for name, module in deployed.named_modules():
+        if callable(getattr(module, "work", None)):
+            found = f"{name!r} multiplies outputs of neurons, as attention does"
+            raise ValueError(f"cannot export: {found}, expected a network of convolutions")
     config = deployed.config
     dtype = next(deployed.parameters()).dtype
     x = torch.zeros(config.time_steps, 1, config.in_channels, *size_hw, dtype=dtype)

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from models import build_model
 from models.checkpoint import save_checkpoint
+from models.deploy import deploy
 from models.export.__main__ import main
 from models.export.golden import write_golden
 from models.export.interpreter import Network, differences
@@ -171,3 +173,23 @@ def test_the_command_writes_onnx(sample, windows, tmp_path, capsys):
     assert "opset is 9, expected 18" in refusal(capsys, *words, "--opset", 9)
     words[3] = "nir"
     assert "spikes are counts up to 4" in refusal(capsys, *words)
+
+
+@pytest.mark.parametrize("options", [[], ["--format", "onnx", "--precision", "int8"]])
+def test_attention_is_refused_by_name(tmp_path, capsys, options):
+    network = build_model("spike2former-tiny", variant="gen1", num_classes=3, time_steps=1)
+    deployed, path = deploy(network.eval()), tmp_path / "masks.pt"
+    save_checkpoint(path, network.config, deployed.state_dict(), {}, kind="deployed")
+    size = ["--height", "64", "--width", "64"]
+    error = refusal(capsys, path, tmp_path / "out", *size, *options)
+    assert "'spikeformer.stage4.0.attention.meet' multiplies outputs of neurons" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_of_pictures_knows_its_size(tmp_path, capsys):
+    network = build_model("spikeyolo-p", variant="coco", num_classes=1)
+    deployed, path = deploy(network.eval()), tmp_path / "pictures.pt"
+    meta = {"images": {"side": 64}}
+    save_checkpoint(path, network.config, deployed.state_dict(), meta, kind="deployed")
+    assert main([str(path), str(tmp_path / "x.onnx"), "--format", "onnx"]) == 0
+    assert "input of 64x64 px" in capsys.readouterr().out
