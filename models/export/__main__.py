@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from gen1 import command
-from gen1.atomic import atomic_write, make_way, make_writable
+from gen1.atomic import atomic_write, make_way
 from models.checkpoint import Checkpoint, checkpoint_file, load_model
 from models.detector import MAX_STRIDE, DetectorNetwork
 from models.export.golden import write_golden
@@ -121,7 +121,6 @@ def golden_folder(
 ) -> str:
     """Write it; says what is in it."""
     about: dict[str, Any] = {"checkpoint": source.name, "windows": str(windows or "random events")}
-    make_writable(target)
     made = write_golden(model, inputs, target, scales, about)
     exact = [name for name, is_exact in made["exact"].items() if is_exact]
     height, width = inputs.shape[-2:]

@@ -129,7 +129,6 @@ def write_golden(
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "golden").mkdir(exist_ok=True)
-    (folder / "graph.json").write_text(json.dumps(made, indent=1) + "\n")
     np.savez(folder / "weights.npz", **_arrays(graph, rounded, integer))
     shutil.copyfile(interpreter.__file__, folder / "run.py")
     forms: dict[str, Callable[[], DetectorNetwork]] = {"float": lambda: network}
@@ -141,4 +140,6 @@ def write_golden(
             figures = watched(twin, torch.from_numpy(window)[:, None])
             file = folder / "golden" / f"window{number}_{arithmetic}.npz"
             np.savez_compressed(file, **figures)
+    text = json.dumps(made, indent=1) + "\n"  # last: a folder without it is not whole
+    (folder / "graph.json").write_text(text)
     return made
