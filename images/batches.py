@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from images.augment import Sample
 from images.coco import ImageSet, read_picture
@@ -119,9 +119,13 @@ def collate(samples: Sequence[OnCanvas], time_steps: int = 1) -> Batch:
         np.column_stack([np.full(len(sample.boxes), k), sample.classes, sample.boxes])
         for k, sample in enumerate(samples)
     ]
+    targets = torch.from_numpy(np.concatenate(rows).astype(np.float32))
+    if get_worker_info() is not None:  # a thread would do it later, and lose the error
+        pictures.share_memory_()
+        targets.share_memory_()
     return Batch(
         pictures.permute(0, 3, 1, 2),  # as they lie in memory: channels last
-        torch.from_numpy(np.concatenate(rows).astype(np.float32)),
+        targets,
         tuple(sample.number for sample in samples),
         tuple(sample.placing for sample in samples),
         time_steps,

@@ -1,7 +1,7 @@
 """The task of finding objects in pictures: two COCO-format sets, the loss of boxes, COCO's mAP."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from images.augment import Sample, Warp, flipped, mixed, mosaic, recoloured, warped
-from images.batches import Batch, ToScore, collate, on_canvas
+from images.batches import ToScore, collate, on_canvas
 from images.coco import ImageSet, read_coco, read_picture
 from images.evaluate import detect
 from images.geometry import STRIDE, Placing, load_size, resized
@@ -23,16 +23,13 @@ from images.score import score
 from models import resolve
 from models.decode import DetectConfig
 from models.detector import DetectorConfig, DetectorNetwork
-from models.device import pick_device
-from models.energy import measure_energy
 from training.boxes import BoxCriterion
 from training.config import DetectorRunConfig
+from training.firing import FIRING_SAMPLES, tell_of_firing
 from training.log import Logbook
 from training.ranks import Ranks
+from training.reading import TrainData
 from training.task import Task
-
-#: Pictures of val on which energy is measured.
-ENERGY_PICTURES = 4
 
 
 @dataclass(frozen=True)
@@ -173,31 +170,6 @@ def coloured(sample: Sample, given: PictureAugmentConfig, rng: np.random.Generat
     return flipped(sample) if rng.random() < given.flip else sample
 
 
-class TrainData:
-    """The pictures to learn from in batches, read ahead by worker processes."""
-
-    def __init__(self, dataset: ToTrain, config: ImageTrainConfig) -> None:
-        self.dataset, self.config = dataset, config
-        content = hashlib.sha256(config.annotations.read_bytes()).hexdigest()
-        self.identity = {"annotations_sha256": content}
-        self.pin_memory = pick_device(config.device).type == "cuda"
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def batches(self, epoch: int, indices: list[list[int]]) -> Iterable[Batch]:
-        self.dataset.set_epoch(epoch)
-        steps, workers = self.config.model.time_steps, self.config.workers
-        return DataLoader(
-            self.dataset,
-            batch_sampler=indices,
-            num_workers=workers,
-            collate_fn=partial(collate, time_steps=steps),
-            pin_memory=self.pin_memory,
-            prefetch_factor=4 if workers else None,
-        )
-
-
 class ValScorer:
     """COCO's mAP on val, of which every rank detects its share, and the energy of an inference."""
 
@@ -218,15 +190,11 @@ class ValScorer:
         figures = {"val_map_50_95": float(stats[0]), "val_map_50": float(stats[1])}
         if logbook is not None and len(self.images.categories) == COCO_CLASSES:
             print(in_words(epoch + 1, figures), flush=True)
-        if not network.config.is_spiking:
+        if logbook is None:
             return figures
-        few = ToScore(self.images, config.side, ENERGY_PICTURES, time_steps=steps)
-        x = few[len(few) // 2].to(device).network_input()
-        energy = measure_energy(network, [x])
-        if logbook is not None:
-            rates = {la.name: la.firing_rate for la in energy.layers if la.firing_rate is not None}
-            logbook.add_firing_rates({**rates, "mean": energy.firing_rate}, epoch)
-        return {**figures, "val_mj": energy.snn_mj, "val_ann_ratio": energy.ratio}
+        few = ToScore(self.images, config.side, FIRING_SAMPLES, time_steps=steps)
+        x = few[len(few) // 2].network_input()
+        return {**figures, **tell_of_firing(network, x, epoch, logbook)}
 
 
 def image_task(config: ImageTrainConfig, model: DetectorNetwork, ranks: Ranks) -> Task:
@@ -248,7 +216,10 @@ def image_task(config: ImageTrainConfig, model: DetectorNetwork, ranks: Ranks) -
         return collate([dataset[0]], model.config.time_steps).network_input()
 
     criterion = BoxCriterion(config, model, example, ranks)
-    return Task(TrainData(dataset, config), criterion, ValScorer(val, config, ranks))
+    identity = {"annotations_sha256": hashlib.sha256(config.annotations.read_bytes()).hexdigest()}
+    stack = partial(collate, time_steps=model.config.time_steps)
+    data = TrainData(dataset, config, identity, stack)
+    return Task(data, criterion, ValScorer(val, config, ranks))
 
 
 def refuse_unfit(

@@ -84,10 +84,15 @@ def collate(samples: Sequence[Sample]) -> Batch:
     ]
     frames, all_targets = torch.stack([sample.frames for sample in samples], 1), torch.cat(targets)
     times_us = torch.tensor([sample.t_us for sample in samples], dtype=torch.int64)
-    if get_worker_info() is not None:  # a thread would do it later, and lose the error
-        for tensor in (frames, all_targets, times_us):
-            tensor.share_memory_()
+    share_in_worker(frames, all_targets, times_us)
     return Batch(frames, all_targets, tuple(sample.recording for sample in samples), times_us)
+
+
+def share_in_worker(*tensors: torch.Tensor) -> None:
+    """Move them to shared memory now: torch's own thread would do it later, and lose the error."""
+    if get_worker_info() is not None:
+        for tensor in tensors:
+            tensor.share_memory_()
 
 
 class Loader(DataLoader[Any]):
@@ -196,11 +201,7 @@ class HistogramDataset(Dataset[Sample]):
         if self.n_unsampled:
             found = f"{self.n_unsampled} of {self.n_labels} labels have no sample"
             warnings.warn(f"{self.name}: {found} ({self.settings.sampling})", stacklevel=2)
-        self._frames: list[np.ndarray] = []
-        for path in self._paths if in_memory else ():
-            with open_cache(path) as file:
-                samples = [read_sample(file, row) for row in range(len(file["frames"]))]
-                self._frames.append(np.array(samples, np.uint8))
+        self._frames = [_every_sample(path) for path in self._paths] if in_memory else []
 
     def __len__(self) -> int:
         return len(self._index)
@@ -274,6 +275,12 @@ class HistogramDataset(Dataset[Sample]):
         x, y, w, h = (boxes[side] for side in "xywh")
         corners = np.stack([x, y, x + w, y + h], axis=1)
         return boxes["class_id"].astype(np.float32), corners
+
+
+def _every_sample(path: Path) -> np.ndarray:
+    """All histograms of a recording, uint8 [n, T, C, H, W]."""
+    with open_cache(path) as file:
+        return np.array([read_sample(file, row) for row in range(len(file["frames"]))], np.uint8)
 
 
 def _joined_labels(times_us: np.ndarray, labels: np.ndarray, every_us: int) -> np.ndarray:

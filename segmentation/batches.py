@@ -7,8 +7,9 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
+from preprocessing.dataset import share_in_worker
 from segmentation.framing import (
     MEAN,
     SPREAD,
@@ -84,9 +85,7 @@ def stack_pictures(
     canvases = [padded(sample.picture, sample.mask, (height, width)) for sample in samples]
     pictures = torch.from_numpy(np.stack([p.transpose(2, 0, 1) for p, _ in canvases]))
     masks = torch.from_numpy(np.stack([mask for _, mask in canvases]))
-    if get_worker_info() is not None:  # a thread would do it later, and lose the error
-        pictures.share_memory_()
-        masks.share_memory_()
+    share_in_worker(pictures, masks)
     names = tuple(sample.name for sample in samples)
     return PictureBatch(pictures, masks, names, tuple(sizes), time_steps, centred)
 
@@ -140,9 +139,9 @@ class PicturesToScore(Dataset[PictureSample]):
 
     def mask(self, index: int) -> np.ndarray:
         """The mask as labelled, uint8 [H, W] at the picture's own size, for scoring."""
-        return self.pictures.read(index)[1]
+        return self.pictures.mask(index)
 
-    def shown(self, index: int) -> np.ndarray:
+    def picture(self, index: int) -> np.ndarray:
         """The picture itself, RGB uint8 [H, W, 3], of its own size."""
         return self.pictures.read(index)[0]
 

@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from evaluation.pictures import event_image
 from gen1.masks import MASKS_FILE, MASKS_SUFFIX, mask_files, masks_in
 from gen1.protocol import join
 from gen1.spec import counted
 from preprocessing.augment import AugmentConfig, draw, drop_events, move_frames
-from preprocessing.dataset import HistogramDataset
+from preprocessing.dataset import HistogramDataset, share_in_worker
 from preprocessing.geometry import Geometry
 from preprocessing.histogram import HistogramSettings
 from preprocessing.inputs import network_frames, network_input
@@ -75,9 +75,7 @@ def stack(samples: Sequence[MaskSample]) -> MaskBatch:
     frames = torch.stack([sample.frames for sample in samples], 1)
     masks = torch.stack([sample.mask for sample in samples])
     times_us = torch.tensor([sample.t_us for sample in samples], dtype=torch.int64)
-    if get_worker_info() is not None:  # a thread would do it later, and lose the error
-        for tensor in (frames, masks, times_us):
-            tensor.share_memory_()
+    share_in_worker(frames, masks, times_us)
     return MaskBatch(frames, masks, tuple(sample.recording for sample in samples), times_us)
 
 
@@ -165,7 +163,7 @@ class MaskDataset(Dataset[MaskSample]):
     def stack(samples: Sequence[MaskSample]) -> MaskBatch:
         return stack(samples)
 
-    def shown(self, index: int) -> np.ndarray:
+    def picture(self, index: int) -> np.ndarray:
         """The events of a sample as a picture at the sensor's size, RGB uint8 [H, W, 3]."""
         events = event_image(self.events.histogram(self._pairs[index].row))
         factor = self.settings.downsample

@@ -40,7 +40,7 @@ class MaskEvalConfig(SourceConfig):
         workers: Processes that read the samples; 0 reads in this one.
         device: "auto", "cpu" or "cuda".
         energy_samples: Samples over which spikes are counted; 0 counts all of the split.
-        shown: Samples drawn in the report.
+        examples: Samples drawn in the report.
     """
 
     checkpoint: Path
@@ -51,7 +51,7 @@ class MaskEvalConfig(SourceConfig):
     workers: int = 0
     device: str = "auto"
     energy_samples: int = 64
-    shown: int = 6
+    examples: int = 6
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -155,6 +155,6 @@ def run(config: MaskEvalConfig) -> tuple[dict[str, Any], Scores]:
         np.save(file, confusion.matrix)
     with atomic_write(config.output / "metrics.json") as file:
         file.write(json.dumps(metrics, indent=2).encode())
-    figures = figures_of(model, source, spread_out(source, config.shown), confusion, energy)
+    figures = figures_of(model, source, spread_out(source, config.examples), confusion, energy)
     write_page(config.output / "report", metrics, figures, page_of(metrics, scores))
     return metrics, scores

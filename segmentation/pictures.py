@@ -42,6 +42,10 @@ class PictureSet:
         picture = read_colours(path)
         return picture, read_mask(mask_of, self.spec, picture.shape[:2])
 
+    def mask(self, index: int) -> np.ndarray:
+        """Its classes alone, uint8 [H, W]."""
+        return read_mask(self.pairs[index][1], self.spec)
+
 
 def open_pictures(
     root: Path | str, layout: Layout, split: str, spec: MaskSpec | None = None

@@ -1,5 +1,6 @@
 """A network's classes of every pixel of a split, and how they agree with the masks."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from segmentation.sources import ToScore
 
 
 @torch.no_grad()
-def predicted(model: DetectorNetwork, batch: Any, source: ToScore, indices: list[int]) -> list[Any]:
-    """The classes of every px of a batch's samples, uint8 [H, W] at the size of their masks.
+def predicted(
+    model: DetectorNetwork, batch: Any, source: ToScore, labels: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """The classes of every px of a batch's samples, uint8 [H, W] each, as large as its labels.
 
     Scores become as large as what was fed, then, without its border, as large as the mask.
     """
@@ -24,8 +27,8 @@ def predicted(model: DetectorNetwork, batch: Any, source: ToScore, indices: list
     size, parts = source.placed(batch)
     every: Any = model.decode([m.float() for m in model(x)], size)  # type: ignore[call-arg]
     found = []
-    for scores, (height, width), index in zip(every, parts, indices, strict=True):
-        scores, wanted = scores[None, :, :height, :width], source.mask(index).shape
+    for scores, (height, width), mask in zip(every, parts, labels, strict=True):
+        scores, wanted = scores[None, :, :height, :width], mask.shape
         if wanted != (height, width):
             scores = F.interpolate(scores, wanted, mode="bilinear", align_corners=False)
         found.append(scores[0].argmax(0).to(torch.uint8).cpu().numpy())
@@ -50,8 +53,9 @@ def confusion_of(
     batches = Loader(source, mine, workers, source.stack)  # type: ignore[arg-type]
     shown = tqdm(batches, "segmenting", unit="batch", leave=False, disable=None)
     for indices, batch in zip(mine, shown, strict=True):
-        for index, classes in zip(indices, predicted(model, batch, source, indices), strict=True):
-            found.add(classes, source.mask(index))
+        labels = [source.mask(index) for index in indices]
+        for classes, mask in zip(predicted(model, batch, source, labels), labels, strict=True):
+            found.add(classes, mask)
     return found
 
 

@@ -44,15 +44,16 @@ def masks_figure(model: DetectorNetwork, source: ToScore, chosen: Sequence[int])
     """A row per sample: what the network sees, the predicted classes, the labelled ones."""
     model.eval()
     batch = source.stack([source[index] for index in chosen])
-    found = predicted(model, batch, source, [*chosen])
+    labels = [source.mask(index) for index in chosen]
+    found = predicted(model, batch, source, labels)
     figure = Figure(figsize=(11, 3.1 * len(chosen) + 0.5), layout="constrained")
     axes = figure.subplots(len(chosen), 3, squeeze=False)
-    for row, index, classes in zip(axes, chosen, found, strict=True):
-        plain, labels = source.shown(index), source.mask(index)
+    for row, index, classes, mask in zip(axes, chosen, found, labels, strict=True):
+        plain = source.picture(index)
         for axis, picture, title in (
             (row[0], plain, source.title(index)),
             (row[1], painted(plain, classes, source.spec), "predicted"),
-            (row[2], painted(plain, labels, source.spec), "labelled"),
+            (row[2], painted(plain, mask, source.spec), "labelled"),
         ):
             axis.imshow(picture)
             axis.set(xticks=[], yticks=[])

@@ -62,7 +62,7 @@ def count_classes(masks: str) -> int:
 
 def chosen(words: Sequence[str]) -> DetectorConfig:
     """The network that the words name, for as many classes as the masks have."""
-    asked = command.peek(words, ["pictures", "layout"])
+    asked = options.said(words, ["pictures", "layout"])
     if not (root := asked["pictures"]):
         return options.chosen(words, EVENTS, "masks", count_classes, "segmentation")
     layout = asked["layout"] or SourceConfig.layout

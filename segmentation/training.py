@@ -1,21 +1,14 @@
 """The task of naming every pixel: samples and their masks, the loss of the head, mIoU on val."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from evaluation.report import firing_health
 from models import resolve
 from models.detector import DetectorConfig, DetectorNetwork
-from models.device import pick_device
-from models.energy import measure_energy
 from preprocessing.augment import AugmentConfig
-from preprocessing.dataset import Loader
-from segmentation.batches import PicturesToLearn
-from segmentation.dataset import MaskDataset
 from segmentation.framing import FramingConfig
 from segmentation.predict import confusion_of, spread_out
 from segmentation.report import masks_figure
@@ -23,12 +16,11 @@ from segmentation.score import AbsentRule, Confusion
 from segmentation.sources import SourceConfig, ToScore, open_to_learn, open_to_score
 from segmentation.spec import MaskSpec
 from training.config import RunConfig
+from training.firing import FIRING_SAMPLES, tell_of_firing
 from training.log import Logbook
 from training.ranks import Ranks
+from training.reading import TrainData
 from training.task import Task
-
-#: Samples on which firing is measured if no pictures are drawn; layers that a warning names.
-FIRING_SAMPLES, NAMES_SHOWN = 4, 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +33,7 @@ class MaskTrainConfig(RunConfig, SourceConfig):
         absent: What a class that is nowhere is to the mIoU that chooses: "present" leaves it out,
             "all" counts it as 0.
         side: Shorter side of the pictures of val in px, 0 as they are.
-        shown: Samples of val drawn into TensorBoard; firing rates are theirs (0: of 4).
+        examples: Samples of val drawn into TensorBoard; firing rates are theirs (0: of 4).
         augment: What augmentation of a cache's samples may do.
         framing: How pictures become training samples.
     """
@@ -50,7 +42,7 @@ class MaskTrainConfig(RunConfig, SourceConfig):
     augment_on: bool = True
     absent: AbsentRule = "present"
     side: int = 512
-    shown: int = 4
+    examples: int = 4
     model: DetectorConfig = field(
         default_factory=partial(resolve, "spike2former-tiny", variant="gen1")
     )
@@ -74,7 +66,8 @@ def mask_task(config: MaskTrainConfig, model: DetectorNetwork, ranks: Ranks) -> 
         config, network, "val", config.side, spec=train_set.spec, in_memory=in_memory
     )
     criterion = MaskCriterion(config, model, ranks)
-    return Task(TrainData(train_set, config), criterion, ValScorer(val_set, config, ranks))
+    data = TrainData(train_set, config, config.identity, train_set.stack)
+    return Task(data, criterion, ValScorer(val_set, config, ranks))
 
 
 def about_data(config: MaskTrainConfig, task: Task) -> dict[str, Any]:
@@ -91,22 +84,6 @@ class MaskCriterion:
 
     def __call__(self, maps: list[Tensor], batch: Any) -> dict[str, Tensor]:
         return self.loss(maps, batch.targets)
-
-
-class TrainData:
-    """The train split in batches, read ahead by worker processes."""
-
-    def __init__(self, dataset: MaskDataset | PicturesToLearn, config: MaskTrainConfig) -> None:
-        self.dataset, self.workers, self.identity = dataset, config.workers, config.identity
-        self.pin_memory = pick_device(config.device).type == "cuda"
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def batches(self, epoch: int, indices: list[list[int]]) -> Iterable[Any]:
-        self.dataset.set_epoch(epoch)
-        ahead = {"pin_memory": self.pin_memory, "prefetch_factor": 4 if self.workers else None}
-        return Loader(self.dataset, indices, self.workers, self.dataset.stack, **ahead)
 
 
 class ValScorer:
@@ -135,17 +112,9 @@ class ValScorer:
         return figures
 
     def _show(self, network: DetectorNetwork, epoch: int, logbook: Logbook) -> dict[str, float]:
-        """Log pictures and firing rates; mJ of an inference and how many times less it is."""
-        chosen = spread_out(self.source, self.config.shown or FIRING_SAMPLES)
-        if self.config.shown:
+        """Log pictures and firing rates; what an inference costs, see `tell_of_firing`."""
+        chosen = spread_out(self.source, self.config.examples or FIRING_SAMPLES)
+        if self.config.examples:
             logbook.add_picture("val", masks_figure(network, self.source, chosen), epoch)
-        if not network.config.is_spiking:
-            return {}
         batch = self.source.stack([self.source[index] for index in chosen])
-        device = next(network.parameters()).device
-        energy = measure_energy(network, [batch.to(device).network_input()])
-        rates = {la.name: la.firing_rate for la in energy.layers if la.firing_rate is not None}
-        logbook.add_firing_rates({**rates, "mean": energy.firing_rate}, epoch)
-        for line in logbook.add_firing_health(firing_health(energy.as_dict(), NAMES_SHOWN), epoch):
-            print(line, flush=True)
-        return {"val_mj": energy.snn_mj, "val_ann_ratio": energy.ratio}
+        return tell_of_firing(network, batch.network_input(), epoch, logbook)

@@ -42,7 +42,7 @@ SHORTER = {
     "images.detect": "--side 64",
     "segmentation.train": "--epochs 1 --batch-size 2 --workers 0 --threads 1 --device cpu "
     "--model.name spike2former-tiny --framing.crop-height 128 --framing.crop-width 160 --side 128",
-    "segmentation.eval": "--energy-samples 1 --shown 1 --device cpu",
+    "segmentation.eval": "--energy-samples 1 --examples 1 --device cpu",
 }
 #: The same for those that ask for clips, of recordings with three windows.
 SHORTER_CLIPS = "--stream.clip 2 --stream.random-share 0.75"

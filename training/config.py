@@ -20,7 +20,7 @@ from preprocessing.inputs import Input
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": None}
 #: Settings that may change between two parts of a run: they do not alter what is learnt.
 FREE = {"cache", "output", "device", "workers", "threads", "in_memory", "save_every_min"}
-FREE |= {"pictures", "wandb", "continue_changed"}
+FREE |= {"pictures", "masks", "examples", "wandb", "continue_changed"}
 
 
 @dataclass(frozen=True)

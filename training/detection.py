@@ -12,22 +12,19 @@ import numpy as np
 from evaluation.detect import Detections, detect, open_split
 from evaluation.metrics import refuse_unready, score
 from evaluation.provenance import content_hash
-from evaluation.report import detections_figure, firing_health
+from evaluation.report import detections_figure
 from evaluation.streams import detect_streams, refuse_uncarried
 from models.detector import DetectorNetwork
-from models.device import pick_device
-from models.energy import measure_energy
 from preprocessing.cache import Manifest, open_cache, read_header
-from preprocessing.dataset import HistogramDataset, Loader, collate
+from preprocessing.dataset import HistogramDataset, collate
 from training.boxes import BoxCriterion
 from training.config import TrainConfig
+from training.firing import FIRING_SAMPLES, tell_of_firing
 from training.log import Logbook
 from training.ranks import Ranks
+from training.reading import TrainData
 from training.stream import ClipData, Stream
 from training.task import Data, Task
-
-#: Label times on which firing is measured if no pictures are drawn; layers a warning names.
-FIRING_SAMPLES, NAMES_SHOWN = 4, 6
 
 
 def detection_task(
@@ -54,7 +51,8 @@ def detection_task(
         refuse_uncarried(val_set)
     refuse_unready(train_set, val_set, config.protocol)
     refuse_leaks(event_hashes(config.cache, manifest.recordings))
-    data: Data = TrainData(train_set, config, manifest)
+    identity = {"manifest_sha256": content_hash(asdict(manifest))}
+    data: Data = TrainData(train_set, config, identity, collate)
     criterion = BoxCriterion(config, model, lambda: collate([train_set[0]]).network_input(), ranks)
     data = ClipData(data, stream) if stream else data
     return Task(data, criterion, ValScorer(val_set, config, ranks), stream)
@@ -64,28 +62,6 @@ def about_data(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
     """What a checkpoint says of the data that its network reads."""
     histogram, dataset = asdict(manifest.settings), manifest.dataset.as_dict()
     return {"histogram": histogram, "input": config.input, "dataset": dataset}
-
-
-class TrainData:
-    """The train split in batches, read ahead by worker processes."""
-
-    def __init__(self, dataset: HistogramDataset, config: TrainConfig, manifest: Manifest) -> None:
-        self.dataset, self.workers = dataset, config.workers
-        self.identity = {"manifest_sha256": content_hash(asdict(manifest))}
-        self.pin_memory = pick_device(config.device).type == "cuda"
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def batches(self, epoch: int, indices: list[list[int]]) -> Loader:
-        self.dataset.set_epoch(epoch)
-        return Loader(
-            self.dataset,
-            indices,
-            self.workers,
-            pin_memory=self.pin_memory,
-            prefetch_factor=4 if self.workers else None,
-        )
 
 
 class ValScorer:
@@ -134,24 +110,14 @@ def show_validation(
 ) -> dict[str, float]:
     """Log `pictures` label times with boxes, and the firing rates of a spiking model on them.
 
-    Without pictures, rates are those of FIRING_SAMPLES label times. Prints what is new about
-    silent and saturated layers; returns the energy of an inference in mJ, and how many times less
-    it is than that of the ANN-equivalent, on the same samples.
+    Without pictures, rates are those of FIRING_SAMPLES label times. Returns what an inference costs
+    there, see `tell_of_firing`.
     """
     if pictures:
         figure = detections_figure(val_set, detections, spread_out(val_set, pictures))
         logbook.add_picture("val", figure, epoch)
-    if not model.config.is_spiking:
-        return {}
-    chosen = spread_out(val_set, pictures or FIRING_SAMPLES)
-    batch = collate([val_set[index] for index in chosen])
-    device = next(model.parameters()).device
-    energy = measure_energy(model, [batch.to(device).network_input()])
-    rates = {la.name: la.firing_rate for la in energy.layers if la.firing_rate is not None}
-    logbook.add_firing_rates({**rates, "mean": energy.firing_rate}, epoch)
-    for line in logbook.add_firing_health(firing_health(energy.as_dict(), NAMES_SHOWN), epoch):
-        print(line, flush=True)
-    return {"val_mj": energy.snn_mj, "val_ann_ratio": energy.ratio}
+    batch = collate([val_set[k] for k in spread_out(val_set, pictures or FIRING_SAMPLES)])
+    return tell_of_firing(model, batch.network_input(), epoch, logbook)
 
 
 def spread_out(val_set: HistogramDataset, count: int) -> list[int]:

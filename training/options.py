@@ -1,6 +1,6 @@
 """A run's settings on the command line: those of any data, and a network as it is published."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -31,20 +31,34 @@ def chosen(
     of which count_classes tells how many classes they have, or raises ValueError. A network of
     another task raises it, too.
     """
-    options = command.peek(words, [source, *(f"model.{name}" for name in CHOICES)])
-    found, data = dict(published), None
-    for path in options["config"]:
-        # If a file is not there, or no such mapping, the parser says so.
-        with suppress(OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
-            settings = as_of_today(yaml.safe_load(Path(path).read_bytes()))
-            data, model = settings.get(source, data), settings["model"]
+    options = command.peek(words, [f"model.{name}" for name in CHOICES])
+    found = dict(published)
+    for settings in files(options["config"]):
+        if isinstance(model := settings.get("model"), dict):
             found |= {name: value for name, value in model.items() if name in CHOICES}
     with suppress(ValueError):  # it will say what is wrong with it when it is opened
-        found["num_classes"] = count_classes(options[source] or data or "")
+        found["num_classes"] = count_classes(said(words, [source])[source] or "")
     given = {name: options[f"model.{name}"] for name in CHOICES}
     config = resolve(**found | {name: value for name, value in given.items() if value})
     refuse_other_task(config, task, f"model {config.name}")
     return config
+
+
+def files(paths: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The settings in files; of one that is not there, or none, the parser says so later."""
+    for path in paths:
+        with suppress(OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+            settings = as_of_today(yaml.safe_load(Path(path).read_bytes()))
+            if isinstance(settings, dict):
+                yield settings
+
+
+def said(words: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+    """What files and options say of some settings, before all else is read; None if nothing."""
+    options, found = command.peek(words, names), dict.fromkeys(names)
+    for settings in files(options["config"]):
+        found |= {name: settings[name] for name in names if name in settings}
+    return found | {name: options[name] for name in names if options[name]}
 
 
 def command_line(

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +15,14 @@ from images.coco import read_coco
 from images.eval import main as evaluate
 from images.train import chosen, main, trainer_of
 from images.training import ImageTrainConfig, PictureAugmentConfig, ToTrain
-from models import resolve
-from models.checkpoint import load_checkpoint
+from models import build_model, resolve
+from models.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import GOLDEN
 from training import options
 from training.config import OptimConfig
 from training.loop import set_rates
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -108,12 +112,48 @@ def test_a_run_is_trained_continued_and_scored(config, tmp_path, capsys):
     trainer_of(cut).run()
     again = load_checkpoint(cut.output / "last.pt").training["weights"]
     assert whole.keys() == again.keys()
+    for name, value in whole.items():
+        assert torch.equal(again[name], value), name
 
     words = ["--checkpoint", str(config.output), "--images", str(config.images), "--side", "64"]
     words += ["--annotations", str(config.annotations), "--output", str(tmp_path / "test")]
     assert evaluate(words) == 0
     assert json.loads((tmp_path / "test/metrics.json").read_text())["model"] == "spikeyolo-p"
     capsys.readouterr()
+
+
+@pytest.mark.slow
+def test_two_processes_learn_from_pictures_as_one(config, tmp_path):
+    exact = ["--amp", "fp64", "--batch-size", "4", "--epochs", "2", "--device", "cpu"]
+    exact += ["--threads", "1", "--workers", "0"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    found = []
+    for start, output in (([], tmp_path / "alone"), (torchrun, tmp_path / "together")):
+        given = replace(config, output=output)
+        command = [sys.executable, *start, "-m", "images.train", *words(given, *exact)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=300, cwd=ROOT, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        rows = [*csv.DictReader((output / "metrics.csv").read_text().splitlines())]
+        weights = load_checkpoint(output / "last.pt").training["weights"]
+        found.append((weights, float(rows[-1]["val_map_50"])))
+    (alone, score), (together, score_together) = found
+    for name, value in alone.items():
+        torch.testing.assert_close(together[name], value, rtol=1e-6, atol=1e-6)
+    assert score_together == pytest.approx(score, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_teacher_and_energy_are_part_of_the_loss_of_pictures(config, tmp_path):
+    teacher = build_model("spikeyolo-p", variant="coco", num_classes=2, activation="relu")
+    save_checkpoint(tmp_path / "teacher.pt", teacher.config, teacher.state_dict(), {})
+    taught = replace(config, distill=tmp_path / "teacher.pt", energy_weight=0.5, epochs=1)
+    trainer_of(replace(taught, eval_every=1, init=tmp_path / "teacher.pt")).run()
+    (row,) = csv.DictReader((config.output / "metrics.csv").read_text().splitlines())
+    assert float(row["distill"]) > 0
+    assert float(row["energy"]) > 0
+    assert float(row["val_mj"]) > 0
 
 
 def words(config, *more):

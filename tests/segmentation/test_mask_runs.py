@@ -74,7 +74,7 @@ def config_of(streets, output, **settings):
         masks=streets / "recordings",
         output=output,
         workers=0,
-        shown=1,
+        examples=1,
         **{
             "epochs": 2,
             "batch_size": 4,
@@ -109,7 +109,7 @@ def test_a_run_is_trained_continued_scored_and_compared(streets, tmp_path, capsy
 
     words = ["--cache", str(config.cache), "--masks", str(config.masks), "--split", "val"]
     for run in (config.output, cut.output):
-        out = ["--output", str(run / "test"), "--energy-samples", "2", "--shown", "2"]
+        out = ["--output", str(run / "test"), "--energy-samples", "2", "--examples", "2"]
         assert evaluate(["--checkpoint", str(run), *words, *out]) == 0
     printed = capsys.readouterr().out
     assert "pedestrian  IoU" in printed
@@ -157,6 +157,9 @@ def test_pictures_are_learnt_and_scored_by_the_same_commands(tmp_path, capsys):
     metrics = json.loads((tmp_path / "run/test/metrics.json").read_text())
     assert metrics["scores"]["pixels"]["car"] == 2 * 60 * 60
     assert "report:" in capsys.readouterr().out
+    (tmp_path / "set.yaml").write_text(f"pictures: {tmp_path / 'set'}\nlayout: folder\n")
+    network = chosen(["--config", str(tmp_path / "set.yaml")])
+    assert (network.in_channels, network.num_classes) == (3, 3)
 
 
 def saved(tmp_path, name, model, meta):
