@@ -9,10 +9,10 @@ from tqdm import tqdm
 
 from evaluation.detect import Detections
 from gen1.spec import BOX
-from models.carried import refuse_stateless
 from models.decode import DetectConfig, non_max_suppression
 from models.deploy import deploy
 from models.detector import DetectorNetwork
+from models.memory.carried import refuse_stateless
 from preprocessing.dataset import HistogramDataset, Loader
 from preprocessing.geometry import as_boxes
 

@@ -1,6 +1,6 @@
 """Count what one inference does: hooks on the deployed network while real batches pass."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -171,6 +171,17 @@ def refuse_other_max_spikes(network: DetectorNetwork) -> None:
             raise ValueError(f"{found}, the network's configuration says D={D // neuron.repeats}")
 
 
+def refuse_unseen(deployed: DetectorNetwork, layers: Collection[_Layer]) -> None:
+    """ValueError for a layer that no batch reached, and a spiking network without spikes."""
+    for layer in layers:
+        if not layer.passes:
+            raise ValueError(f"layer {layer.name!r} has weights but no batch reached it")
+    if deployed.config.is_spiking and not any(layer.neuron for layer in layers):
+        found = f"the network spikes (activation {deployed.config.activation!r})"
+        expected = "expected neurons that say levels, repeats, spike_value and is_spiking"
+        raise ValueError(f"{found}, but no layer was seen to read spikes: {expected}")
+
+
 @torch.no_grad()
 def count_operations(
     deployed: DetectorNetwork, batches: Iterable[Tensor]
@@ -183,9 +194,7 @@ def count_operations(
     """
     refuse_unknown_layers(deployed)
     refuse_other_max_spikes(deployed)
-    latest: list[
-        tuple[Tensor, Neuron]
-    ] = []  # the last output, alive so that its storage is its own
+    latest: list[tuple[Tensor, Neuron]] = []  # kept alive, so that its storage is its own
     layers: dict[str, _Layer] = {}
     handles = []
 
@@ -233,13 +242,7 @@ def count_operations(
             handle.remove()
     if not samples:
         raise ValueError("no batches to measure energy on: expected at least one sample")
-    for layer in layers.values():
-        if not layer.passes:
-            raise ValueError(f"layer {layer.name!r} has weights but no batch reached it")
-    if deployed.config.is_spiking and not any(layer.neuron for layer in layers.values()):
-        found = f"the network spikes (activation {deployed.config.activation!r})"
-        expected = "expected neurons that say levels, repeats, spike_value and is_spiking"
-        raise ValueError(f"{found}, but no layer was seen to read spikes: {expected}")
+    refuse_unseen(deployed, layers.values())
     names = {neuron: name for name, neuron in firing.items()}
     of_weights = [layer.result(samples, names) for layer in layers.values()]
     of_products = [p.result(samples, deployed.config.steps) for p in products.values()]

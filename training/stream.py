@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from evaluation.streams import refuse_uncarried
-from models.carried import begin_clips, put_back, refuse_stateless, state_of
 from models.detector import DetectorNetwork
+from models.memory.carried import begin_clips, put_back, refuse_stateless, state_of
 from preprocessing.dataset import Batch, HistogramDataset
 from training.config import ClipConfig
 

@@ -14,9 +14,9 @@ from evaluation.streams import detect_streams
 from gen1.dat import DatReader, write_dat
 from gen1.labels import read_boxes, write_boxes
 from models import build_network, resolve
-from models.carried import begin_clips, put_back, state_of
 from models.checkpoint import load_checkpoint, load_model, save_checkpoint
 from models.decode import DetectConfig
+from models.memory.carried import begin_clips, put_back, state_of
 from preprocessing.__main__ import main as preprocess
 from preprocessing.dataset import HistogramDataset
 from preprocessing.geometry import Geometry
