@@ -19,9 +19,8 @@ from gen1.atomic import make_writable
 from images.batches import OnCanvas, collate
 from images.coco import read_picture
 from images.convert import ENDINGS
-from images.evaluate import load_ours_or_theirs, write_json
+from images.evaluate import load_detector, write_json
 from images.geometry import Placing
-from models.checkpoint import checkpoint_file
 from models.decode import DetectConfig, non_max_suppression
 from models.detector import DetectorNetwork
 from models.device import pick_device
@@ -49,9 +48,7 @@ def detect(
         device: "auto", "cpu" or "cuda".
     """
     source, output = Path(source), Path(output)
-    model, loaded = load_ours_or_theirs(checkpoint_file(checkpoint))
-    if loaded.meta.get("histogram") or loaded.config.in_channels != 3:
-        raise ValueError(f"{checkpoint}: reads event histograms, expected a network of pictures")
+    model, loaded = load_detector(Path(checkpoint))
     names = loaded.meta.get("images", {}).get("categories")
     names = names or [f"class {k}" for k in range(loaded.config.num_classes)]
     make_writable(output)

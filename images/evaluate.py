@@ -73,14 +73,20 @@ def load_network(path: Path, images: ImageSet) -> tuple[DetectorNetwork, Checkpo
 
     Raises ValueError for one that reads events, and for another number of classes.
     """
-    model, checkpoint = load_ours_or_theirs(checkpoint_file(path))
+    model, checkpoint = load_detector(path)
     config = checkpoint.config
-    refuse_other_task(config, "detection", path)
-    if checkpoint.meta.get("histogram") or config.in_channels != 3:
-        raise ValueError(f"{path}: reads event histograms, expected a network of pictures")
     if config.num_classes != len(images.categories):
         found = f"{path}: has {config.num_classes} classes"
         raise ValueError(f"{found}, expected {len(images.categories)}, as {images.name}")
+    return model, checkpoint
+
+
+def load_detector(path: Path) -> tuple[DetectorNetwork, Checkpoint]:
+    """A network that finds objects in pictures, ours or theirs; ValueError for any other."""
+    model, checkpoint = load_ours_or_theirs(checkpoint_file(path))
+    refuse_other_task(checkpoint.config, "detection", path)
+    if checkpoint.meta.get("histogram") or checkpoint.config.in_channels != 3:
+        raise ValueError(f"{path}: reads event histograms, expected a network of pictures")
     return model, checkpoint
 
 

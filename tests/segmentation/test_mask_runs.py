@@ -13,6 +13,7 @@ from PIL import Image
 import detect_gen1
 import eval_gen1
 import train_gen1
+from images.detect import main as detect_in_pictures
 from images.eval import main as evaluate_pictures
 from models import build_model, build_network, resolve
 from models.checkpoint import load_checkpoint, save_checkpoint
@@ -188,7 +189,8 @@ def test_networks_of_the_other_task_are_refused(streets, tmp_path, capsys):
     for command, words in (
         (eval_gen1.main, ["--checkpoint", masks, *cache, *out]),
         (detect_gen1.main, [recording, "--checkpoint", masks, *out]),
-        (evaluate_pictures, ["--checkpoint", masks, *pictures_of(tmp_path), *out]),
+        (evaluate_pictures, ["--checkpoint", masks, *(given := pictures_of(tmp_path)), *out]),
+        (detect_in_pictures, [given[1], masks, tmp_path / "out"]),
     ):
         assert f"{masks}: is a network of segmentation" in refusal(command, words, capsys)
     found = refusal(train_gen1.main, ["--model.name", "spike2former-tiny", *cache, *out], capsys)
