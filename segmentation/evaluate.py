@@ -65,16 +65,19 @@ class MaskEvalConfig(SourceConfig):
 def open_source(config: MaskEvalConfig, checkpoint: Checkpoint) -> ToScore:
     """The split as the network of a checkpoint reads it, with the classes it has learnt.
 
-    Raises ValueError for a network of another task or of other data, and for other classes.
+    The authors' files say of no classes, only how many. Raises ValueError for a network of another
+    task or of other data, and for other classes.
     """
     refuse_other_task(checkpoint.config, "segmentation", config.checkpoint)
-    learnt = mask_spec_from(checkpoint.meta.get("masks"), str(config.checkpoint))
-    histogram = None
+    meta, histogram = checkpoint.meta, None
     if config.cache is not None:
-        histogram, _, _ = input_of(checkpoint.meta, config.checkpoint)
-    elif "pictures" not in checkpoint.meta:
+        histogram, _, _ = input_of(meta, config.checkpoint)
+    elif meta.get("histogram"):
         raise ValueError(f"{config.checkpoint}: was trained on events, expected a cache")
     source = open_to_score(config, checkpoint.config, config.split, config.side, histogram)
+    if not meta.get("masks"):
+        return source
+    learnt = mask_spec_from(meta["masks"], str(config.checkpoint))
     if source.spec.classes != learnt.classes:
         found = f"{source.name}: has the classes {', '.join(source.spec.classes)}"
         raise ValueError(f"{found}, expected {', '.join(learnt.classes)} of {config.checkpoint}")
@@ -123,8 +126,8 @@ def metrics_of(
         "detect": {},
         "network": {k: v for k, v in asdict(checkpoint.config).items() if k != "name"},
         "trained": {key: meta.get(key) for key in ("epoch", "seed", "commit", "settings")},
-        "histogram": meta.get("histogram", {}),
-        "input": meta.get("input", f"pictures, {config.side} px"),
+        "histogram": meta.get("histogram") or {},
+        "input": meta["input"] if config.cache else f"pictures, {config.side} px",
         "masks": source.spec.as_dict(),
         "commit": commit(),
         "environment": environment(),

@@ -16,6 +16,9 @@ import train_gen1
 from images.detect import main as detect_in_pictures
 from images.eval import main as evaluate_pictures
 from models import build_model, build_network, resolve
+from models.authors import tensor_names
+from models.authors.__main__ import main as convert
+from models.authors.spike2former import their_shape
 from models.checkpoint import load_checkpoint, save_checkpoint
 from preprocessing.geometry import Geometry
 from segmentation.dataset import MaskDataset
@@ -24,6 +27,7 @@ from segmentation.predict import confusion_of
 from segmentation.spec import write_mask_spec
 from segmentation.train import chosen, main, trainer_of
 from segmentation.training import MaskTrainConfig
+from tests.places import furnish_masks
 from tests.segmentation.conftest import SPEC
 from training.config import OptimConfig
 
@@ -246,3 +250,23 @@ def test_the_recipe_builds_a_network(streets):
 def test_the_network_has_as_many_classes_as_the_masks(streets):
     words = ["--masks", str(streets / "recordings"), "--cache", str(streets / "cache")]
     assert chosen(words).num_classes == 3
+
+
+@pytest.mark.slow
+def test_a_file_of_the_authors_is_scored_on_pictures(tmp_path, capsys):
+    """Its network is ours by another name; the tensors are random, so is what it finds."""
+    network = build_model("spike2former-15m", variant="coco", axes="published")
+    names, ours = tensor_names(network).items(), network.state_dict()
+    theirs = {name: ours[mine].view(their_shape(name, ours[mine].shape)) for mine, name in names}
+    torch.save({"state_dict": theirs}, tmp_path / "theirs.pth")
+    converted = tmp_path / "ours.pt"
+    assert convert([str(tmp_path / "theirs.pth"), str(converted)]) == 0
+    furnish_masks(tmp_path)
+    words = ["--pictures", str(tmp_path / "ADE20K"), "--layout", "ade20k", "--split", "val"]
+    words += ["--side", "64", "--energy-samples", "1", "--examples", "0", "--batch-size", "1"]
+    words += ["--checkpoint", str(converted), "--output", str(tmp_path / "out")]
+    assert evaluate(words) == 0
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert metrics["input"] == "pictures, 64 px"
+    assert metrics["parameters"] == 34_361_112
+    assert "spike2former-15m, head mask" in capsys.readouterr().out
