@@ -89,6 +89,11 @@ class DetectorConfig:
         return NEURONS[self.activation].is_spiking
 
     @property
+    def has_state(self) -> bool:
+        """Is there anything to carry from one window to the next?"""
+        return self.is_spiking
+
+    @property
     def steps(self) -> int:
         """Passes through the network in one forward; 1 for an ANN twin."""
         return self.time_steps // self.bins_together * (self.shown if self.is_spiking else 1)

@@ -24,6 +24,7 @@ from models.detector import (
 from models.head import Detect
 from models.loss import DetectionLoss, LossGains
 from models.memory import Memory, leaky_factory
+from models.memory.gru import ConvGRU
 from models.neuron import neuron_factory
 
 #: What a published layout changes, unless the caller says otherwise.
@@ -54,8 +55,9 @@ class SpikeYOLOConfig(DetectorConfig):
             binary, with every step shown D times; "qann", the levels of "ilif" without time or
             state; "relu", the ANN twin.
         memory: "spiking", neurons before the head that hardly leak and excite each other; "leaky",
-            every neuron's decay is learnt. For networks whose state is carried: docs/memory.md.
-        memory_kernel: Side of the recurrent convolution of the spiking memory, 1 or 3.
+            every neuron's decay is learnt; "gru", a ConvGRU for the ANN twin. For networks whose
+            state is carried: docs/memory.md.
+        memory_kernel: Side of the recurrent convolutions of "spiking" and "gru", 1 or 3.
     """
 
     depth: float = 0.33
@@ -63,7 +65,7 @@ class SpikeYOLOConfig(DetectorConfig):
     wide_p5: bool = False
 
     activation: Literal["ilif", "nilif", "lif-soft", "qann", "relu"] = "ilif"
-    memory: Literal["none", "leaky", "spiking"] = "none"
+    memory: Literal["none", "leaky", "spiking", "gru"] = "none"
     memory_kernel: int = 1
 
     family: ClassVar[str] = "spikeyolo"
@@ -72,12 +74,16 @@ class SpikeYOLOConfig(DetectorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        served = {"none": (self.activation,), "leaky": ("ilif",), "spiking": ("ilif", "nilif")}
-        if self.activation not in served[self.memory]:
+        served = {"leaky": ("ilif",), "spiking": ("ilif", "nilif"), "gru": ("relu",)}
+        if self.activation not in served.get(self.memory, (self.activation,)):
             found = f"memory is {self.memory!r} with activation {self.activation!r}"
             raise ValueError(f"{found}, expected {' or '.join(served[self.memory])}")
         if self.memory_kernel not in (1, 3):
             raise ValueError(f"memory_kernel is {self.memory_kernel}, expected 1 or 3")
+
+    @property
+    def has_state(self) -> bool:
+        return super().has_state or self.memory == "gru"
 
 
 SIZES: dict[str, SpikeYOLOConfig] = {
@@ -139,10 +145,12 @@ class SpikeYOLO(DetectorNetwork):
 
         widths = (c2, c2 + c2, c3 + c3)
         self.head = Detect(neuron, widths, config.num_classes)
-        self.memory = nn.ModuleList(
-            Memory(neuron, channels, config.max_spikes, config.memory_kernel)
-            for channels in (widths if config.memory == "spiking" else ())
-        )
+        memories: dict[str, Callable[[int], nn.Module]] = {
+            "spiking": lambda c: Memory(neuron, c, config.max_spikes, config.memory_kernel),
+            "gru": lambda c: ConvGRU(c, config.memory_kernel),
+        }
+        remembers = memories.get(config.memory)
+        self.memory = nn.ModuleList(map(remembers, widths) if remembers else ())
         self.carry_state = False
 
     def decode(

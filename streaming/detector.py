@@ -19,6 +19,7 @@ from models.detector import DetectorNetwork, refuse_other_task
 from models.device import pick_device
 from models.export.engine import OnnxNetwork
 from models.export.onnx_model import Precision
+from models.memory.carried import refuse_stateless
 from models.neuron import neurons
 from preprocessing.geometry import as_boxes
 from preprocessing.histogram import DOWNSAMPLE_FACTORS, EventTally, HistogramSettings
@@ -258,9 +259,7 @@ def fit_sensor(
 
 
 def _check_carried(model: DetectorNetwork, window_us: int, every_us: int) -> None:
-    if not model.config.is_spiking:
-        found = f"carry_state was asked of activation {model.config.activation!r}"
-        raise ValueError(f"{found}, expected a spiking one, as ilif")
+    refuse_stateless(model, "carry_state")
     if every_us != window_us:
         found = f"carry_state was asked with windows of {window_us} us every {every_us} us"
         raise ValueError(f"{found}, expected every {window_us} us: no event may count twice")

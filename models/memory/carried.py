@@ -10,10 +10,10 @@ from models.detector import DetectorNetwork
 
 
 def refuse_stateless(network: DetectorNetwork, asked: str) -> None:
-    """ValueError for a network without membranes, of which something was asked."""
-    if not network.config.is_spiking:
+    """ValueError for a network without state, of which something was asked."""
+    if not network.config.has_state:
         found = f"{asked} was asked of activation {network.config.activation!r}"
-        raise ValueError(f"{found}, expected a spiking one, as ilif")
+        raise ValueError(f"{found}, expected a spiking one, as ilif, or --model.memory gru")
 
 
 def _memories(network: nn.Module) -> Iterator[tuple[str, base.MemoryModule, str, Tensor]]:

@@ -32,6 +32,8 @@ from training.stream import Clips, Stream
 
 HEIGHT, WIDTH = 240, 304
 TINY = resolve("spikeyolo-p", variant="gen1", time_steps=2, memory="spiking")
+TWIN = replace(TINY, activation="relu", memory="gru")
+both = pytest.mark.parametrize("network", [TINY, TWIN], ids=["spiking", "gru"])
 #: Windows of each recording.
 TRAIN, VAL = (7, 6, 4), (5, 4)
 
@@ -111,14 +113,15 @@ def test_windows_of_a_batch_lie_one_after_another(cache):
     assert stream.from_rest([3, 8 + n]).tolist() == [False, True]
 
 
-def test_a_clip_is_its_windows_one_by_one():
+@both
+def test_a_clip_is_its_windows_one_by_one(network):
     torch.manual_seed(0)
-    model = build_network(TINY).double().eval()
+    model = build_network(network).double().eval()
     model.carry_state = True
     x = torch.poisson(torch.full((2, 2, 2, 2, 32, 32), 0.4, dtype=torch.double))  # window first
     whole = Clips(model, 2)(torch.cat([*x], dim=1))
     state = state_of(model)
-    train = build_network(TINY).double().eval()
+    train = build_network(network).double().eval()
     train.load_state_dict(model.state_dict())
     train.carry_state = True
     for k, window in enumerate(x):
@@ -154,15 +157,18 @@ def test_rows_from_rest_forget_and_the_others_go_on_without_gradient():
         alone(second[..., :0].new_zeros(2, 2, 2, 64, 64))
 
 
-def test_a_gradient_flows_back_through_a_clip_and_no_further():
+@both
+def test_a_gradient_flows_back_through_a_clip_and_no_further(network):
     torch.manual_seed(0)
-    model = build_network(TINY).double().train()
+    model = build_network(network).double().train()
+    for memory in model.memory:  # begins as the identity
+        torch.nn.init.ones_(memory.bn.weight)
     model.carry_state = True
     inputs = [torch.rand(2, 4, 2, 32, 32, dtype=torch.double).requires_grad_() for _ in range(2)]
-    network = Clips(model, 2)
-    network(inputs[0])
+    clips = Clips(model, 2)
+    clips(inputs[0])
     begin_clips(model, torch.tensor([False, False]))
-    network(inputs[1])[0][2:].sum().backward()
+    clips(inputs[1])[0][2:].sum().backward()
     assert inputs[0].grad is None
     assert inputs[1].grad[:, 2:].abs().sum() > 0
     assert inputs[1].grad[:, :2].abs().sum() > 0
@@ -194,10 +200,15 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(config, tmp_path):
 
 
 @pytest.fixture
-def checkpoint(cache, tmp_path):
+def network():
+    return TINY
+
+
+@pytest.fixture
+def checkpoint(cache, tmp_path, network):
     """A network with batch norms of what it sees, that finds a lot."""
     torch.manual_seed(1)
-    model, dataset = build_network(TINY), open_set(cache, "val")
+    model, dataset = build_network(network), open_set(cache, "val")
     with torch.no_grad():
         for bn in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
             bn.momentum = 1.0
@@ -210,6 +221,7 @@ def checkpoint(cache, tmp_path):
     return tmp_path / "a.pt"
 
 
+@both
 def test_evaluation_with_state_is_what_a_stream_finds(cache, recordings, checkpoint):
     model, _ = load_model(checkpoint)
     dataset = open_set(cache, "val")
