@@ -238,6 +238,16 @@ class HistogramDataset(Dataset[Sample]):
         """Times of the samples of a recording, int64 [n], ascending."""
         return self._times_us[name]
 
+    @property
+    def labelled(self) -> np.ndarray:
+        """Which samples a label time is joined to, bool [n]; of the others nothing is known."""
+        which = self._index[:, 0]
+        parts = [
+            np.isin(self._index[which == i, 3], self._labels[name]["t"])
+            for i, name in enumerate(self.recordings)
+        ]
+        return np.concatenate(parts)
+
     def label_us(self, index: int) -> int:
         """The label time that a sample is joined to, its own time if there is none."""
         return int(self._index[index, 3])

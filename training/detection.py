@@ -23,8 +23,8 @@ from training.firing import FIRING_SAMPLES, tell_of_firing
 from training.log import Logbook
 from training.ranks import Ranks
 from training.reading import TrainData
-from training.stream import ClipData, Stream
-from training.task import Data, Task
+from training.stream import ClipData, LabelledWindows, Stream
+from training.task import Task
 
 
 def detection_task(
@@ -52,10 +52,12 @@ def detection_task(
     refuse_unready(train_set, val_set, config.protocol)
     refuse_leaks(event_hashes(config.cache, manifest.recordings))
     identity = {"manifest_sha256": content_hash(asdict(manifest))}
-    data: Data = TrainData(train_set, config, identity, collate)
+    data = TrainData(train_set, config, identity, collate)
     criterion = BoxCriterion(config, model, lambda: collate([train_set[0]]).network_input(), ranks)
-    data = ClipData(data, stream) if stream else data
-    return Task(data, criterion, ValScorer(val_set, config, ranks), stream)
+    scorer = ValScorer(val_set, config, ranks)
+    if stream:
+        return Task(ClipData(data, stream), LabelledWindows(criterion), scorer, stream)
+    return Task(data, criterion, scorer)
 
 
 def about_data(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:

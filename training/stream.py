@@ -4,7 +4,7 @@ A batch has a row per stream; a stream goes on where it was in the batch before.
 through the windows of a clip and no further back (truncated back-propagation through time).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,14 +26,40 @@ ORDER_SPACE = 57
 class ClipBatch(Batch):
     """`clip` windows of each of B rows, window after window: row b's k-th is sample k * B + b.
 
-    from_rest: bool [B], rows that do not go on from the batch before.
+    from_rest: bool [B], rows that do not go on from the batch before. labelled: bool [clip * B],
+    windows with a label time; of the others nobody said what is in them.
     """
 
     from_rest: Tensor
+    labelled: Tensor
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ClipBatch":
         moved = super().to(device, non_blocking)
         return replace(self, frames=moved.frames, targets=moved.targets)
+
+    def windows(self, rows: Tensor) -> Batch:
+        """Some of its windows, int64 [n] ascending, as a batch of their own."""
+        number = torch.full_like(self.labelled, -1, dtype=torch.int64)
+        number[rows] = torch.arange(len(rows))
+        image = number.to(self.targets.device)[self.targets[:, 0].long()]
+        targets = torch.cat([image[:, None].to(self.targets), self.targets[:, 1:]], dim=1)
+        names = tuple(self.recordings[row] for row in rows.tolist())
+        return Batch(self.frames[:, rows], targets[image >= 0], names, self.times_us[rows])
+
+
+class LabelledWindows:
+    """A criterion that hears of the labelled windows of a clip alone."""
+
+    def __init__(self, criterion: Callable[[list[Tensor], Any], dict[str, Tensor]]) -> None:
+        self.criterion = criterion
+
+    def __call__(self, maps: list[Tensor], batch: ClipBatch) -> dict[str, Tensor]:
+        rows = batch.labelled.nonzero().flatten()
+        if len(rows):
+            return self.criterion([m[rows] for m in maps], batch.windows(rows))
+        first = torch.zeros(1, dtype=torch.int64)  # nothing to learn, but every rank takes part
+        losses = self.criterion([m[:1] for m in maps], batch.windows(first))
+        return {name: 0 * loss for name, loss in losses.items()}
 
 
 class Clips(nn.Module):
@@ -60,6 +86,7 @@ class Stream:
         refuse_uncarried(dataset)
         self.clip, self.batch_size, self.samples = config.clip, batch_size, len(dataset)
         self.recordings = dataset.recordings
+        self.is_labelled = torch.from_numpy(dataset.labelled)
         self.windows = np.array([len(dataset.times_us(name)) for name in dataset.recordings])
         self.firsts = np.cumsum(self.windows) - self.windows
         short = int(np.argmin(self.windows))
@@ -115,6 +142,10 @@ class Stream:
         """The samples of a batch of clips, window after window."""
         return [clip % self.samples + k for k in range(self.clip) for clip in clips]
 
+    def labelled(self, clips: Sequence[int]) -> Tensor:
+        """Which windows of a batch of clips have a label time, bool [clip * B]."""
+        return self.is_labelled[self.indices(clips)]
+
     def from_rest(self, clips: Sequence[int]) -> Tensor:
         """Which of them start from rest, bool [B]."""
         return torch.tensor([clip >= self.samples for clip in clips])
@@ -146,4 +177,5 @@ class ClipData:
         """indices: numbers of clips, see `Stream`."""
         loader = self.data.batches(epoch, [self.stream.indices(clips) for clips in indices])
         for batch, clips in zip(loader, indices, strict=True):
-            yield ClipBatch(**vars(batch), from_rest=self.stream.from_rest(clips))
+            about = self.stream.from_rest(clips), self.stream.labelled(clips)
+            yield ClipBatch(**vars(batch), from_rest=about[0], labelled=about[1])

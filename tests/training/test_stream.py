@@ -18,7 +18,7 @@ from models.checkpoint import load_checkpoint, load_model, save_checkpoint
 from models.decode import DetectConfig
 from models.memory.carried import begin_clips, put_back, state_of
 from preprocessing.__main__ import main as preprocess
-from preprocessing.dataset import HistogramDataset
+from preprocessing.dataset import HistogramDataset, Sample, collate
 from preprocessing.geometry import Geometry
 from streaming.detector import Detector
 from streaming.files import run as detect_files
@@ -172,6 +172,68 @@ def test_a_gradient_flows_back_through_a_clip_and_no_further(network):
     assert inputs[0].grad is None
     assert inputs[1].grad[:, 2:].abs().sum() > 0
     assert inputs[1].grad[:, :2].abs().sum() > 0
+
+
+@pytest.fixture
+def short_windows(recordings, tmp_path):
+    """50 ms each; labels lie 250 ms apart."""
+    options = ["--time-steps", "2", "--downsample", "4", "--every-ms", "50", "--window-ms", "50"]
+    assert (
+        preprocess(["--input", str(recordings), "--output", str(tmp_path / "short"), *options]) == 0
+    )
+    return tmp_path / "short"
+
+
+def test_short_windows_are_labelled_at_the_times_of_their_labels(short_windows):
+    dataset = open_set(short_windows)
+    labelled = dict(zip(dataset.label_times, dataset.labelled.tolist(), strict=True))
+    assert len(labelled) == 5 * sum(TRAIN)
+    for (name, t_us), is_labelled in labelled.items():
+        nearest_us = np.abs(dataset.labels(name)["t"] - t_us).min()
+        assert is_labelled == (nearest_us <= 25_000), (name, t_us)
+    assert sum(labelled.values()) == sum(TRAIN)
+
+
+def test_windows_between_the_labels_teach_nothing(config, short_windows):
+    task = train_gen1.trainer_of(replace(config, cache=short_windows, stream=ClipConfig(5))).task
+    batch = next(iter(task.data.batches(0, [task.stream.order(0, 0)[:3]])))
+    labelled = batch.labelled
+    assert labelled.shape == (5 * 3,)
+    assert 0 < labelled.sum() < len(labelled)
+    maps = [torch.randn(15, 66, 8 // s, 10 // s, requires_grad=True) for s in (1, 2, 4)]
+    losses = task.criterion(maps, batch)
+    sum(losses.values()).backward()
+    rows = labelled.nonzero().flatten()
+    alone = collate([batch_sample(batch, row) for row in rows.tolist()])
+    expected = task.criterion.criterion([m[rows] for m in maps], alone)
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, expected[name])
+    for m in maps:
+        assert (m.grad.flatten(1).abs().sum(1) > 0).tolist() == labelled.tolist()
+
+
+def batch_sample(batch, row):
+    targets = batch.targets[batch.targets[:, 0] == row, 1:]
+    return Sample(batch.frames[:, row], targets, batch.recordings[row], int(batch.times_us[row]))
+
+
+def test_a_batch_without_labels_costs_nothing(config, short_windows):
+    task = train_gen1.trainer_of(replace(config, cache=short_windows)).task
+    batch = next(iter(task.data.batches(0, [task.stream.order(0, 0)[:3]])))
+    batch = replace(batch, labelled=torch.zeros_like(batch.labelled))
+    maps = [torch.randn(6, 66, 8 // s, 10 // s, requires_grad=True) for s in (1, 2, 4)]
+    losses = task.criterion(maps, batch)
+    sum(losses.values()).backward()
+    assert set(losses) == {"box", "cls", "dfl"}
+    assert not any(losses.values())
+    assert all(m.grad.abs().sum() == 0 for m in maps)
+
+
+@pytest.mark.slow
+def test_a_network_trains_on_short_windows(config, short_windows):
+    train_gen1.run(replace(config, cache=short_windows, stream=ClipConfig(5)))
+    val = load_checkpoint(config.output / "best.pt").meta["val"]
+    assert 0 <= val["val_map_50"] <= 1
 
 
 @pytest.mark.slow
