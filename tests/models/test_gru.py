@@ -105,7 +105,7 @@ def test_its_state_is_cut_cleared_kept_and_put_back(events):
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_what_it_cannot_do_is_refused(lively, events):
+def test_what_it_cannot_do_is_refused(lively):
     with pytest.raises(ValueError, match="memory is 'gru' with activation 'ilif', expected relu"):
         resolve("spikeyolo-p", memory="gru", activation="ilif")
     with pytest.raises(ValueError, match="cannot export: "):
