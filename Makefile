@@ -70,7 +70,7 @@ $(BASE)/%/test/metrics.json: $(BASE)/cache/manifest.json configs/synthetic.yaml
 # scratch. Others that are not asked for: make MODEL=ems-res10 PAIR=pair-ems pair-ems/1x8/0/test/metrics.json
 PAIR      := pair
 MODEL     := spikeyolo-p
-PAIRS     := $(foreach run,twin 2x4 1x8 1x16,$(SEEDS:%=$(PAIR)/$(run)/%)) $(foreach run,1x8-0 1x8-0.3 1x8-3 1x4 2x2 2x1 relu-5 relu-15 ilif-5 ilif-15,$(PAIR)/$(run)/0)
+PAIRS     := $(foreach run,twin 2x4 1x8 1x16,$(SEEDS:%=$(PAIR)/$(run)/%)) $(foreach run,1x8-0 1x8-0.3 1x8-3 1x4 2x2 2x1 relu-5 ilif-5 ilif-10,$(PAIR)/$(run)/0)
 ALL_BINS  := --model.activation ilif --model.bins-per-step 2
 TWO_STEPS := --model.shown 2 --model.decay 1
 OF_8      := $(ALL_BINS) --model.max-spikes 8 --model.input-scale 2
@@ -111,10 +111,12 @@ $(PAIR)/%/test/metrics.json: $(PAIR)/%/best.pt
 	$(BIN)/python eval_gen1.py --checkpoint $(PAIR)/$* --cache $(BASE)/cache --output $(@D)
 
 # --- class masks: a head of queries and one per px, spikes without and with memory, the twin -------
-# HEAD/NEURON/SEED; nilif is published (T bins are T pictures), -time lets membranes pass on.
+# HEAD/NEURON/SEED; nilif is published (T bins are T pictures), -time lets membranes pass on, e- has
+# the other backbone.
 STREETS    := streets
-MASK_RUNS  := $(foreach run,fpn/nilif fpn/nilif-time fpn/relu,$(SEEDS:%=$(STREETS)/$(run)/%)) $(foreach run,fpn/ilif mask/nilif mask/nilif-time mask/ilif mask/relu,$(STREETS)/$(run)/0)
+MASK_RUNS  := $(foreach run,fpn/nilif fpn/nilif-time fpn/relu,$(SEEDS:%=$(STREETS)/$(run)/%)) $(foreach run,fpn/ilif fpn/e-nilif mask/nilif mask/nilif-time mask/ilif mask/relu,$(STREETS)/$(run)/0)
 nilif      := --model.activation nilif
+e-nilif    := --model.name spike2former-e-tiny --model.activation nilif
 nilif-time := --model.activation nilif --model.decay 0.5
 ilif       := --model.activation ilif
 relu       := --model.activation relu

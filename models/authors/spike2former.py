@@ -9,10 +9,14 @@ from torch import Tensor, nn
 from models import resolve
 from models.spike2former.backbone import (
     ConvBlock,
+    ESpikeFormer,
     LinearAttention,
     MetaSpikeFormer,
     SepConv,
+    SpikingConvBlock,
+    SpikingTransformerBlock,
     TransformerBlock,
+    WideAttention,
 )
 from models.spike2former.blocks import ESC, MLP
 from models.spike2former.decoder import Attention, DecoderLayer, DecoderMLP, Queries
@@ -76,6 +80,7 @@ SPIKE2FORMER_PARTS: dict[type[nn.Module], dict[str, str]] = {
         for number, part in enumerate(("", "_bn"))
     },
     TransformerBlock: {"attention": "attn"},
+    SpikingTransformerBlock: {"mixer": "conv", "attention": "attn"},
     MLP: FC,
     EncoderMLP: FC,
     DecoderMLP: {
@@ -133,6 +138,12 @@ SPIKE2FORMER_PARTS: dict[type[nn.Module], dict[str, str]] = {
     },
     DecoderLayer: {"to_map": "cross_attn", "to_queries": "self_attn", "mlp": "ffn"},
 }
+for variant, like in (
+    (ESpikeFormer, MetaSpikeFormer),
+    (SpikingConvBlock, ConvBlock),
+    (WideAttention, LinearAttention),
+):
+    SPIKE2FORMER_PARTS[variant] = SPIKE2FORMER_PARTS[like]
 #: What they call a module's own tensors.
 THEIR_TENSORS: dict[type[nn.Module], dict[str, str]] = {
     EncoderLayer: {
@@ -153,6 +164,8 @@ def spike2former_parts(module: nn.Module) -> dict[str, str]:
     return SPIKE2FORMER_PARTS.get(type(module), {})
 
 
+#: A layer that only E-SpikeFormer has.
+OF_E = "backbone.block3.0.conv.dwconv.0.weight"
 STEM = "backbone.downsample1_1.encode_conv.weight"
 HEAD, ENCODER = "decode_head", "decode_head.pixel_decoder.encoder.layers"
 DECODER = "decode_head.transformer_decoder.layers"
@@ -196,6 +209,7 @@ def infer_spike2former_config(
         num_classes=shape(f"{HEAD}.cls_embed.weight")[0] - 1,
         in_channels=shape(STEM)[1],
         axes="published",
+        backbone="e" if OF_E in state else "meta",
         widths=widths,
         channels=channels,
         queries=queries,
@@ -206,7 +220,8 @@ def infer_spike2former_config(
         decoder_hidden=shape(f"{DECODER}.0.ffn.fc1.weight")[0],
     )
     assert isinstance(config, Spike2FormerConfig)
-    sizes = (size for size, published in SIZES.items() if published.widths == widths)
+    ours = widths, config.backbone
+    sizes = (size for size, of in SIZES.items() if (of.widths, of.backbone) == ours)
     return replace(config, name="-".join(["spike2former", *sizes]))
 
 

@@ -5,7 +5,7 @@ Segmentation", AAAI 2025, arXiv:2412.14587.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.detector import DetectorConfig, DetectorNetwork, Family, published_but
 from models.neuron import neuron_factory
-from models.spike2former.backbone import MetaSpikeFormer
+from models.spike2former.backbone import ESpikeFormer, MetaSpikeFormer
 from models.spike2former.blocks import Axes
 from models.spike2former.decoder import Decoder, Queries
 from models.spike2former.fpn import FPNHead, decode_pixels
@@ -45,6 +45,7 @@ class Spike2FormerConfig(DetectorConfig):
             "published" reads the authors' weights, and no other input size as it did one.
         ignored: Px labelled 255: "left-out" of the mask head's loss; "background" as published.
         fpn_stride: Of the logits of head "fpn", px: 4 or 2.
+        backbone: "meta", Meta-SpikeFormer, published; "e", E-SpikeFormer, spikes but for its stem.
         activation: "nilif", counts divided by D; "ilif", counts, but for attention and masks, which
             read shares of D; "relu", the ANN twin, clipped to [0, 1] where attention multiplies.
     """
@@ -57,6 +58,7 @@ class Spike2FormerConfig(DetectorConfig):
     axes: Axes = "aligned"
     ignored: Ignored = "left-out"
     fpn_stride: int = 4
+    backbone: Literal["meta", "e"] = "meta"
     widths: tuple[int, ...] = (64, 128, 256, 360)
     backbone_heads: int = 8
     channels: int = 256
@@ -71,6 +73,7 @@ class Spike2FormerConfig(DetectorConfig):
     family: ClassVar[str] = "spike2former"
     task: ClassVar[str] = "segmentation"
     by_name: ClassVar[tuple[str, ...]] = (
+        "backbone",
         "widths",
         "backbone_heads",
         "channels",
@@ -92,22 +95,28 @@ class Spike2FormerConfig(DetectorConfig):
             raise ValueError(f"fpn_stride is {self.fpn_stride}, expected 2 or 4")
 
 
+TINY = Spike2FormerConfig(
+    widths=(16, 32, 64, 96),
+    channels=64,
+    queries=16,
+    encoder_layers=2,
+    encoder_hidden=128,
+    encoder_groups=8,
+    decoder_layers=3,
+    decoder_hidden=128,
+    decoder_heads=4,
+)
 #: Published: the backbones of all but tiny, with the head of ADE20K. Tiny learns within minutes.
+#: "e-...": E-SpikeFormer of the size in its name.
 SIZES: dict[str, Spike2FormerConfig] = {
-    "tiny": Spike2FormerConfig(
-        widths=(16, 32, 64, 96),
-        channels=64,
-        queries=16,
-        encoder_layers=2,
-        encoder_hidden=128,
-        encoder_groups=8,
-        decoder_layers=3,
-        decoder_hidden=128,
-        decoder_heads=4,
-    ),
+    "tiny": TINY,
     "15m": Spike2FormerConfig(),
     "31m": Spike2FormerConfig(widths=(96, 192, 384, 480)),
     "55m": Spike2FormerConfig(widths=(128, 256, 512, 640)),
+    "e-tiny": replace(TINY, backbone="e"),
+    "e-5m": Spike2FormerConfig(backbone="e", widths=(32, 64, 128, 192)),
+    "e-10m": Spike2FormerConfig(backbone="e", widths=(48, 96, 192, 240)),
+    "e-19m": Spike2FormerConfig(backbone="e", widths=(64, 128, 256, 360)),
 }
 
 
@@ -125,9 +134,8 @@ class Spike2Former(DetectorNetwork):
     def __init__(self, config: Spike2FormerConfig) -> None:
         super().__init__(config)
         neuron = neuron_factory(config)
-        self.spikeformer = MetaSpikeFormer(
-            neuron, self.input_channels, config.widths, config.backbone_heads
-        )
+        former = ESpikeFormer if config.backbone == "e" else MetaSpikeFormer
+        self.spikeformer = former(neuron, self.input_channels, config.widths, config.backbone_heads)
         channels, axes = config.channels, config.axes
         maps = self.spikeformer.channels
         if config.head == "fpn":

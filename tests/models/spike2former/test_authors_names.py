@@ -29,6 +29,19 @@ def test_golden_names_and_shapes(case):
     assert set(tensor_names(model).values()) == set(state)
 
 
+@pytest.mark.parametrize("path", sorted(FIGURES.glob("keys_espikeformer_*.json")))
+def test_golden_names_of_the_other_backbone(path):
+    said = json.loads(path.read_text())
+    theirs = {f"backbone.{key}": tuple(shape) for key, shape, _ in said["keys"]}
+    size = path.stem.rpartition("_")[2].lower()
+    with torch.device("meta"):
+        model = build_model(f"spike2former-e-{size}", in_channels=3)
+    names = {ours: key for ours, key in tensor_names(model).items() if ours.startswith("spike")}
+    shapes = {names[o]: tuple(t.shape) for o, t in model.state_dict().items() if o in names}
+    assert {key: tuple(their_shape(key, torch.Size(s))) for key, s in shapes.items()} == theirs
+    assert sum(p.numel() for p in model.spikeformer.parameters()) == said["params_total"]
+
+
 @pytest.fixture(scope="module")
 def small_state():
     """A small network with the authors' names and shapes."""

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from models.blocks import BatchNorm, BNAndPad, RepConv
-from models.spike2former.backbone import ConvBlock, LinearAttention, SepConv, TransformerBlock
+from models.spike2former.backbone import (
+    ConvBlock,
+    LinearAttention,
+    SepConv,
+    SpikingTransformerBlock,
+    TransformerBlock,
+    WideAttention,
+)
 from models.spike2former.blocks import ESC, MLP, RealConv, Synapse
 from models.spike2former.decoder import Attention, DecoderLayer, DecoderMLP, sine_positions
 from models.spike2former.head import MaskEmbedding
@@ -26,7 +33,13 @@ from tests.models.spike2former.conftest import (
     theirs,
 )
 
-FILES = ("blocks_backbone", "blocks_encoder", "blocks_decoder", "pixel_decoder")
+FILES = (
+    "blocks_backbone",
+    "blocks_espikeformer",
+    "blocks_encoder",
+    "blocks_decoder",
+    "pixel_decoder",
+)
 CASES = [(file, block) for file in FILES for block in blocks_of(file)]
 
 
@@ -52,6 +65,9 @@ def build(block: str) -> nn.Module:
         "attention": lambda: LinearAttention(theirs, 16, 4),
         "mlp": lambda: MLP(theirs, 16, 64),
         "block": lambda: TransformerBlock(theirs, 16, 4),
+        "esf_sepconv": lambda: ESC(theirs, 8, 7),
+        "esf_attention": lambda: WideAttention(theirs, 16, 4),
+        "esf_block": lambda: SpikingTransformerBlock(theirs, 16, 4),
         "esc3": lambda: ESC(theirs, 16, 3),
         "esc5": lambda: ESC(theirs, 16, 5),
         "dcn_core": Sampling,
@@ -90,7 +106,7 @@ def attend(block: Attention, x: dict[str, Tensor]) -> Tensor:
     return block(as_map(query + query_place), as_map(memory + map_place), as_map(memory))
 
 
-def call(block: nn.Module, x: dict[str, Tensor]) -> list[Tensor]:
+def call(name: str, block: nn.Module, x: dict[str, Tensor]) -> list[Tensor]:
     """What the block makes of the figures' inputs, in the figures' layouts."""
     first = next(iter(x.values()))
     if isinstance(block, PixelDecoder):
@@ -106,7 +122,10 @@ def call(block: nn.Module, x: dict[str, Tensor]) -> list[Tensor]:
         y = as_tokens(block(as_map(first.flatten(0, 1)))).unflatten(0, first.shape[:2])
     elif isinstance(block, DecoderMLP):
         y = as_tokens(block(as_map(first)))
-    elif isinstance(block, ESC | DeformableAttention | EncoderMLP | EncoderLayer):
+    elif isinstance(block, DeformableAttention | EncoderMLP | EncoderLayer) or name in (
+        "esc3",
+        "esc5",
+    ):
         y = block(channels_first(first)).permute(0, 1, 3, 4, 2)
     else:
         y = block(*x.values())
@@ -124,7 +143,7 @@ def test_golden_block(figures, s2f_rule, fill, file, block, mode):
         name: torch.tensor(s2f_rule.inp(f"{drawn_as}:{name}", shape)).requires_grad_()
         for name, shape in said["inputs"].items()
     }
-    outputs = call(module, x)
+    outputs = call(block, module, x)
     cotangents = [torch.tensor(s2f_rule.cot(f"{drawn_as}:{i}", tuple(y.shape)))
                   for i, y in enumerate(outputs)]  # fmt: skip
     torch.autograd.backward(outputs, cotangents)

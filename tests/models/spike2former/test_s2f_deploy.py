@@ -22,9 +22,9 @@ H, W = 32, 64
 def network(lively):
     """network(**settings) -> a small one in float64 whose every branch matters."""
 
-    def build(**settings):
+    def build(size="tiny", **settings):
         torch.manual_seed(0)
-        model = build_model("spike2former-tiny", variant="gen1", time_steps=2, **settings)
+        model = build_model(f"spike2former-{size}", variant="gen1", time_steps=2, **settings)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name.endswith("_scale") or "attention.offset." in name:
@@ -42,6 +42,7 @@ def network(lively):
         {"activation": "nilif", "axes": "published"},
         {"activation": "ilif"},
         {"activation": "nilif", "head": "fpn"},
+        {"size": "e-tiny", "activation": "nilif"},
     ],
     ids=str,
 )
@@ -58,7 +59,9 @@ def test_deployed_and_spike_driven_twins_are_equal(network, events, settings):
     real = {n for n, m in twin.named_modules() if isinstance(m, nn.Conv2d)} - {
         f"{n}.conv" for n, m in twin.named_modules() if isinstance(m, SpikeDrivenConv)
     }
-    assert all(name == "spikeformer.stem.conv" or "mixer.project" in name for name in real)
+    backbone = model.config.backbone
+    assert all(n == "spikeformer.stem.conv" or "mixer.project" in n for n in real)
+    assert len(real) == {"meta": 1 + 4, "e": 1}[backbone]
 
 
 @pytest.mark.parametrize("head", ["mask", "fpn"])
