@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo demo-images frames-and-events baselines rivals pair segmentation test test-slow test-all lint bench bench-gpu clean
+.PHONY: demo demo-images frames-and-events baselines rivals pair memory segmentation test test-slow test-all lint bench bench-gpu clean
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed; %s is %s. Try: make PYTHON=python3.12" % (sys.executable, sys.version.split()[0])) if sys.version_info < (3, 11) else 0'
@@ -110,6 +110,38 @@ $(PAIR)/%/best.pt: $(PAIR)/start/$$(notdir $$*)/best.pt $(PAIR)/twin/$$(notdir $
 $(PAIR)/%/test/metrics.json: $(PAIR)/%/best.pt
 	$(BIN)/python eval_gen1.py --checkpoint $(PAIR)/$* --cache $(BASE)/cache --output $(@D)
 
+# --- streets that stand still: without memory, with leaky, spiking and ANN ones ---------------------
+# ROW/SEED, begun with what `pair` trained on streets that move; none is scored with its untrained
+# membranes carried, too. As many windows for all: 16 from rest, or 4 clips of 4.
+STOPS         := stops
+MEMORIES      := $(foreach run,none leaky spiking twin gru,$(SEEDS:%=$(STOPS)/$(run)/%/test)) $(SEEDS:%=$(STOPS)/none/%/carried)
+IN_CLIPS      := --stream.clip 4 --stream.random-share 0 --batch-size 4
+stops-none    := $(OF_8) --batch-size 16
+stops-leaky   := $(OF_8) --model.memory leaky $(IN_CLIPS)
+stops-spiking := $(OF_8) --model.memory spiking --model.memory-kernel 3 $(IN_CLIPS)
+stops-twin    := --model.activation relu --batch-size 16
+stops-gru     := --model.activation relu --model.memory gru --model.memory-kernel 3 $(IN_CLIPS)
+
+memory: $(MEMORIES:%=%/metrics.json)
+	$(BIN)/python eval_gen1.py --compare $(MEMORIES) --output $(STOPS)
+
+$(STOPS)/cache/manifest.json: | $(READY)
+	$(BIN)/python -m simulator $(STOPS)/recordings --stops --train 32 --val 4 --test 16 --seconds 8 --seed 4
+	$(BIN)/python -m preprocessing --input $(STOPS)/recordings --output $(STOPS)/cache --every-ms 250 --time-steps 2 --downsample 2
+
+.PRECIOUS: $(STOPS)/%/best.pt
+$(STOPS)/%: export OMP_NUM_THREADS = 1
+$(STOPS)/%/best.pt: start = $(PAIR)/$(if $(filter twin gru,$(firstword $(subst /, ,$*))),twin,1x8)/$(notdir $*)
+$(STOPS)/%/best.pt: $(STOPS)/cache/manifest.json $(PAIR)/twin/$$(notdir $$*)/best.pt $(PAIR)/1x8/$$(notdir $$*)/best.pt
+	$(BIN)/python train_gen1.py --config configs/synthetic.yaml --cache $(STOPS)/cache --output $(@D) --seed $(notdir $*) \
+	    --optim.lr 3e-3 --optim.final-lr 0.1 --epochs 4 --eval-every 4 --init $(start) $(stops-$(firstword $(subst /, ,$*)))
+
+$(STOPS)/%/test/metrics.json: $(STOPS)/%/best.pt
+	$(BIN)/python eval_gen1.py --checkpoint $(STOPS)/$* --cache $(STOPS)/cache --output $(@D) $(if $(filter none/% twin/%,$*),,--carry-state)
+
+$(STOPS)/%/carried/metrics.json: $(STOPS)/%/best.pt
+	$(BIN)/python eval_gen1.py --checkpoint $(STOPS)/$* --cache $(STOPS)/cache --output $(@D) --carry-state
+
 # --- class masks: a head of queries and one per px, spikes without and with memory, the twin -------
 # HEAD/NEURON/SEED; nilif is published (T bins are T pictures), -time lets membranes pass on, e- has
 # the other backbone.
@@ -167,4 +199,4 @@ bench-gpu: $(READY)
 	failed=0; for script in ilif train_step inference deploy; do $(BIN)/python benchmarks/$$script.py --device cuda || failed=1; done; exit $$failed
 
 clean:
-	rm -rf $(DEMO) $(FRAMES) $(BASE) $(PAIR) $(STREETS) $(VENV)
+	rm -rf $(DEMO) $(FRAMES) $(BASE) $(PAIR) $(STOPS) $(STREETS) $(VENV)
