@@ -280,6 +280,27 @@ def comparison_table(rows: list[Row], protocol: str) -> str:
     return "\n".join([rule_in_words(rows, protocol), "", *lines])
 
 
+def stationary_table(rows: list[Row], protocol: str) -> str:
+    """Markdown: mAP@50:95 of what moves and of what stands still; "" if not all labels say it.
+
+    Beside it the energy of a second of recording, where windows follow each other.
+    """
+    if not all(metrics.get("stationary") for row in rows for metrics in row.runs.values()):
+        return ""
+    every_us = rows[0].first["histogram"].get("every_us")
+    head = ["mAP@50:95 of labels", *rows[0].first["stationary"], *(["mJ / s"] if every_us else [])]
+    lines = [head, ["---"] * len(head)]
+    for row, name in zip(rows, names_of(rows), strict=True):
+        line = [name]
+        for subset in rows[0].first["stationary"]:
+            found = row.values(lambda m, of=subset: m["stationary"][of][protocol]["map_50_95"])  # type: ignore[misc]
+            line.append(spread(found, 3, missing_below=0))
+        if every_us:
+            line.append(spread(row.values(lambda m: m["energy"]["snn_mj"]) * 1e6 / every_us, 3))
+        lines.append(line)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def rule_in_words(rows: list[Row], protocol: str) -> str:
     """What all figures of a comparison rest on: one line for mAP, one for the rest."""
     runs = [metrics for row in rows for metrics in row.runs.values()]
@@ -387,7 +408,8 @@ def compare(
     refuse_unequal(runs, protocol)
     rows = group_by_seed(runs)
     tables = [comparison_table(rows, p) for p in sorted(common, key=lambda p: p != protocol)]
-    text = "\n\n".join([*tables, runs_in_words(rows)])
+    still = stationary_table(rows, protocol)
+    text = "\n\n".join([*tables, *([still] if still else []), runs_in_words(rows)])
     if output:
         with atomic_write(output / "compare.md") as file:
             file.write(text.encode() + b"\n")

@@ -15,6 +15,7 @@ from evaluation.compare import (
     refuse_unequal,
     runs_in_words,
     spread,
+    stationary_table,
     varied_settings,
 )
 from evaluation.provenance import config_hash
@@ -83,6 +84,34 @@ def test_runs_that_differ_only_in_the_seed_are_one_row():
     (other, _) = body_of(comparison_table(rows, "all-boxes"))
     assert other["mAP@50:95"] == "0.150 ± 0.050"
     assert "a0 (seed 0), a1 (seed 1), a2 (seed 2)" in runs_in_words(rows)
+
+
+def test_what_stands_still_has_a_table_of_its_own(tmp_path, capsys):
+    def run(seed, activation, moving, still):
+        subsets = {"moving": moving, "still > 2 s": still}
+        split = {name: {"prophesee": {"map_50_95": ap}} for name, ap in subsets.items()}
+        changes = {"histogram__every_us": 250_000, "stationary": split}
+        return evaluation(seed, activation, mj=1 + seed, **changes)
+
+    runs = {
+        "a": run(0, "ilif", 0.5, 0.1),
+        "b": run(1, "ilif", 0.6, 0.2),
+        "c": run(0, "relu", 0.7, -1),
+    }
+    ours, twin = body_of(stationary_table(group_by_seed(runs), "prophesee"))
+    assert ours == {
+        "mAP@50:95 of labels": "spikeyolo-p ilif",
+        "moving": "0.550 ± 0.071",
+        "still > 2 s": "0.150 ± 0.071",
+        "mJ / s": "6.000 ± 2.828",
+    }
+    assert (twin["moving"], twin["still > 2 s"], twin["mJ / s"]) == ("0.700", "-", "4.000")
+    assert stationary_table(group_by_seed({**runs, "d": evaluation(5)}), "prophesee") == ""
+    for name, metrics in runs.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text(json.dumps(metrics))
+    assert main(["--compare", *(str(tmp_path / name) for name in runs)]) == 0
+    assert "| spikeyolo-p ilif | 0.550 ± 0.071 | 0.150 ± 0.071 | 6.000" in capsys.readouterr().out
 
 
 def test_runs_begun_with_a_network_of_their_own_seed_are_one_row():
