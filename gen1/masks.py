@@ -8,6 +8,8 @@ from gen1.opening import name_of
 from gen1.spec import visible
 
 MASKS_SUFFIX = "_masks"
+#: The latest time that 64 bits hold.
+LATEST_US = 2**63 - 1
 #: In the root of a set, or of a split: names, colours and ignored number of the classes.
 MASKS_FILE = "masks.yaml"
 
@@ -33,7 +35,7 @@ def mask_files(folder: Path) -> dict[int, Path]:
     """
     files: dict[int, Path] = {}
     for path in visible(folder, "*.png"):
-        if not path.stem.isdecimal():
+        if not path.stem.isdecimal() or int(path.stem) > LATEST_US:
             raise ValueError(f"{path}: is named {path.stem!r}, expected a time in us")
         if (t_us := int(path.stem)) in files:
             raise ValueError(f"{path}: is of the time of {files[t_us].name}, expected one mask")

@@ -43,7 +43,7 @@ class LayerOperations:
     accumulates: float
     nonzero_macs: float | None
     outputs: float
-    neurons: int
+    neurons: float
     parameters: int
 
 
@@ -100,9 +100,8 @@ class _Layer:
         self.name, self.conv = name, conv
         self.neuron: Neuron | None = None  # whose counts it reads
         self.first = False
-        self.passes = self.elements = 0
+        self.passes = self.elements = self.outputs = 0  # of all batches, whose maps may differ
         self.spikes = self.accumulates = self.nonzero_macs = 0.0
-        self.macs_per_step = self.outputs_per_step = self.inputs_per_step = 0
 
     def add(self, x: Tensor, output: Tensor, neuron: Neuron | None, first: bool) -> None:
         if self.passes and neuron is not self.neuron:
@@ -110,8 +109,7 @@ class _Layer:
         self.neuron, self.first = neuron, first
         self.passes += len(x)
         self.elements += x.numel()
-        self.outputs_per_step, self.inputs_per_step = output[0].numel(), x[0].numel()
-        self.macs_per_step = output[0].numel() * self.conv.weight[0].numel()
+        self.outputs += output.numel()
         if neuron is not None:
             self.spikes += x.double().sum().item()
             self.accumulates += weights_met(self.conv, x)
@@ -125,14 +123,14 @@ class _Layer:
             self.name,
             None if neuron is None else names[neuron],
             steps,
-            self.macs_per_step,
+            self.outputs * self.conv.weight[0].numel() / self.passes,
             None if neuron is None else self.spikes / self.elements,
             None if neuron is None else neuron.levels,
             is_spiking,
             self.accumulates / samples,
             self.nonzero_macs / samples if self.first and neuron is None else None,
-            self.outputs_per_step * steps,
-            self.inputs_per_step if is_spiking else 0,
+            self.outputs / samples,
+            self.elements / self.passes if is_spiking else 0,
             sum(parameter.numel() for parameter in self.conv.parameters()),
         )
 

@@ -76,13 +76,19 @@ class PictureBatch:
         return replace(self, pictures=self.pictures.pin_memory(), masks=self.masks.pin_memory())
 
 
+def canvas_of(size: Size) -> Size:
+    """The smallest canvas of strides that holds a size."""
+    height, width = (-(-side // STRIDE) * STRIDE for side in size)
+    return height, width
+
+
 def stack_pictures(
     samples: Sequence[PictureSample], time_steps: int = 1, centred: bool = False
 ) -> PictureBatch:
     """Samples on the smallest canvas of strides that holds them all."""
     sizes = [(sample.mask.shape[0], sample.mask.shape[1]) for sample in samples]
-    height, width = (-(-max(sides) // STRIDE) * STRIDE for sides in zip(*sizes, strict=True))
-    canvases = [padded(sample.picture, sample.mask, (height, width)) for sample in samples]
+    canvas = canvas_of(tuple(map(max, zip(*sizes, strict=True))))
+    canvases = [padded(sample.picture, sample.mask, canvas) for sample in samples]
     pictures = torch.from_numpy(np.stack([p.transpose(2, 0, 1) for p, _ in canvases]))
     masks = torch.from_numpy(np.stack([mask for _, mask in canvases]))
     share_in_worker(pictures, masks)
@@ -129,6 +135,11 @@ class PicturesToScore(Dataset[PictureSample]):
 
     def __len__(self) -> int:
         return len(self.pictures.pairs)
+
+    def canvas(self, index: int) -> Size:
+        """Height and width in px that a sample takes up in a batch."""
+        size = self.pictures.size(index)
+        return canvas_of(short_side(size, self.side) if self.side else size)
 
     def __getitem__(self, index: int) -> PictureSample:
         picture, mask = self.pictures.read(index)

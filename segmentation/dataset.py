@@ -16,6 +16,7 @@ from gen1.masks import MASKS_FILE, MASKS_SUFFIX, mask_files, masks_in
 from gen1.protocol import join
 from gen1.spec import counted
 from preprocessing.augment import AugmentConfig, draw, drop_events, move_frames
+from preprocessing.cache import read_manifest
 from preprocessing.dataset import HistogramDataset, share_in_worker
 from preprocessing.geometry import Geometry
 from preprocessing.histogram import HistogramSettings
@@ -124,6 +125,8 @@ class MaskDataset(Dataset[MaskSample]):
         self.folder = folder_of(Path(masks), split)
         self.spec = spec or spec_of_masks(Path(masks), self.folder)
         self.name = self.events.name
+        flat, of_splits = self.folder == Path(masks), read_manifest(Path(cache_dir)).recordings
+        self._elsewhere = {name for names in of_splits.values() for name in names if flat}
         self._pairs: list[Pair] = []
         without, unsampled = self._pair()
         self.n_unmasked, self.n_unsampled = len(without), unsampled
@@ -173,6 +176,10 @@ class MaskDataset(Dataset[MaskSample]):
         """Which sample it is, for people."""
         return f"{self._pairs[index].recording}, {self._pairs[index].t_us / 1e6:.2f} s"
 
+    def canvas(self, _index: int) -> Size:
+        """Height and width in px that a sample takes up in a batch: of all the same."""
+        return self.geometry.network_hw
+
     def placed(self, batch: MaskBatch) -> tuple[Size, list[Size]]:
         """Size at which the maps of a batch are read, and of that the part of each sample in px."""
         factor = self.settings.downsample
@@ -215,7 +222,7 @@ class MaskDataset(Dataset[MaskSample]):
 
     def _tell(self, without: Sequence[str]) -> None:
         """Warn of what has no partner; ValueError for masks of no recording, and for none."""
-        known = {*self.events.recordings, *self.events.failed}
+        known = {*self.events.recordings, *self.events.failed, *self._elsewhere}
         names = [path.name for path in masks_in(self.folder)]
         if lone := [n for n in names if n.removesuffix(MASKS_SUFFIX) not in known]:
             found = f"{counted(len(lone), 'folders')} of masks without a recording ({listed(lone)})"

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from torch.utils.data import BatchSampler
 from tqdm import tqdm
 
 from evaluation.metrics import latency_ms
@@ -20,7 +19,7 @@ from models.device import pick_device
 from models.energy import EnergyReport, measure_energy
 from preprocessing.dataset import Loader
 from preprocessing.inputs import input_of
-from segmentation.predict import confusion_of, spread_out
+from segmentation.predict import confusion_of, cut, spread_out
 from segmentation.report import figures_of, page_of
 from segmentation.score import ABSENT_RULES, Scores
 from segmentation.sources import SourceConfig, ToScore, open_to_score
@@ -40,7 +39,7 @@ class MaskEvalConfig(SourceConfig):
         workers: Processes that read the samples; 0 reads in this one.
         device: "auto", "cpu" or "cuda".
         energy_samples: Samples over which spikes are counted; 0 counts all of the split.
-        examples: Samples drawn in the report.
+        examples: Samples drawn in the report; 0 draws none.
     """
 
     checkpoint: Path
@@ -58,8 +57,9 @@ class MaskEvalConfig(SourceConfig):
         for name in ("checkpoint", "output"):  # text will do
             object.__setattr__(self, name, Path(getattr(self, name)))
         refuse_unknown_choices(self)
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}, expected 1 or more")
+        for name, least in (("batch_size", 1), ("energy_samples", 0), ("examples", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more")
 
 
 def open_source(config: MaskEvalConfig, checkpoint: Checkpoint) -> ToScore:
@@ -87,9 +87,9 @@ def open_source(config: MaskEvalConfig, checkpoint: Checkpoint) -> ToScore:
 def energy_of(model: DetectorNetwork, source: ToScore, config: MaskEvalConfig) -> EnergyReport:
     """The price of an inference, counted over samples spread over the split."""
     device = next(model.parameters()).device
-    chosen = spread_out(source, config.energy_samples)
-    cut = list(BatchSampler(chosen, config.batch_size, drop_last=False))
-    batches = Loader(source, cut, config.workers, source.stack)  # type: ignore[arg-type]
+    chosen = spread_out(source, config.energy_samples or len(source))
+    rows = cut(source, chosen, config.batch_size)
+    batches = Loader(source, rows, config.workers, source.stack)  # type: ignore[arg-type]
     shown = tqdm(batches, "counting spikes", unit="batch", leave=False, disable=None)
     return measure_energy(model, (batch.to(device).network_input() for batch in shown))
 

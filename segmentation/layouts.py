@@ -191,7 +191,8 @@ def _ddd17_masks(folder: Path, index: Path) -> dict[int, Path]:
         if not 0 <= place < len(times_us):
             expected = f"expected a number from 1 to {len(times_us)}, the rows of {index.name}"
             raise ValueError(f"{path}: is of no picture of its recording, {expected}")
-        masks[times_us[place]] = path
+        if (known := masks.setdefault(times_us[place], path)) is not path:
+            raise ValueError(f"{path}: is of the time of {known.name}, expected one mask")
     if not masks:
         raise ValueError(f"{folder / 'segmentation_masks'}: holds no masks, expected *_N.png")
     return dict(sorted(masks.items()))

@@ -1,16 +1,16 @@
 """A network's classes of every pixel of a split, and how they agree with the masks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.data import BatchSampler
 from tqdm import tqdm
 
 from models.detector import DetectorNetwork
 from preprocessing.dataset import Loader
+from segmentation.framing import Size
 from segmentation.score import Confusion
 from segmentation.sources import ToScore
 
@@ -48,7 +48,7 @@ def confusion_of(
     """
     found = Confusion(source.spec.classes)
     first, step = shard
-    mine = list(BatchSampler(range(len(source)), batch_size, drop_last=False))[first::step]
+    mine = cut(source, range(len(source)), batch_size)[first::step]
     model.eval()
     batches = Loader(source, mine, workers, source.stack)  # type: ignore[arg-type]
     shown = tqdm(batches, "segmenting", unit="batch", leave=False, disable=None)
@@ -59,7 +59,16 @@ def confusion_of(
     return found
 
 
+def cut(source: ToScore, indices: Iterable[int], batch_size: int) -> list[list[int]]:
+    """Batches of samples whose canvases are equal: a border would change what the network sees."""
+    alike: dict[Size, list[int]] = {}
+    for index in indices:
+        alike.setdefault(source.canvas(index), []).append(index)
+    return [
+        same[k : k + batch_size] for same in alike.values() for k in range(0, len(same), batch_size)
+    ]
+
+
 def spread_out(source: ToScore, count: int) -> list[int]:
-    """Indices of `count` samples, evenly over the split; all for 0."""
-    wanted = min(count or len(source), len(source))
-    return np.linspace(0, len(source) - 1, wanted).astype(int).tolist()
+    """Indices of `count` samples, evenly over the split."""
+    return np.linspace(0, len(source) - 1, min(count, len(source))).astype(int).tolist()

@@ -43,9 +43,10 @@ def figures_of(
 def masks_figure(model: DetectorNetwork, source: ToScore, chosen: Sequence[int]) -> Figure:
     """A row per sample: what the network sees, the predicted classes, the labelled ones."""
     model.eval()
-    batch = source.stack([source[index] for index in chosen])
     labels = [source.mask(index) for index in chosen]
-    found = predicted(model, batch, source, labels)
+    found = []
+    for index, mask in zip(chosen, labels, strict=True):  # one by one: sizes may differ
+        found += predicted(model, source.stack([source[index]]), source, [mask])
     figure = Figure(figsize=(11, 3.1 * len(chosen) + 0.5), layout="constrained")
     axes = figure.subplots(len(chosen), 3, squeeze=False)
     for row, index, classes, mask in zip(axes, chosen, found, labels, strict=True):

@@ -40,6 +40,8 @@ class ToScore(Protocol):
 
     def title(self, index: int) -> str: ...
 
+    def canvas(self, index: int) -> Size: ...
+
     def placed(self, batch: Any) -> tuple[Size, list[Size]]: ...
 
     def checksum(self) -> int: ...
@@ -97,7 +99,6 @@ def open_to_score(
     split: str,
     side: int,
     settings: HistogramSettings | None = None,
-    spec: MaskSpec | None = None,
     in_memory: bool = False,
 ) -> ToScore:
     """A split as it is; side: px of the shorter side of pictures, 0 as they are.
@@ -106,10 +107,10 @@ def open_to_score(
     """
     if config.cache is None:
         check_channels(network, "pictures", 3)
-        pictures = open_pictures(root_of(config), config.layout, split, spec)
+        pictures = open_pictures(root_of(config), config.layout, split)
         found: ToScore = PicturesToScore(pictures, side, network.time_steps)
     else:
-        found = events_of(config, network, split, settings, spec=spec, in_memory=in_memory)
+        found = events_of(config, network, split, settings, in_memory=in_memory)
     return of_as_many(found, network)
 
 

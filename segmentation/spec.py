@@ -58,6 +58,11 @@ class MaskSpec:
             (n < 2, f"has {n} classes", "two at least"),
             (n > LARGEST, f"has {n} classes", f"{LARGEST} at most in masks of 8 bits"),
             (bool(doubled), f"names {', '.join(map(repr, doubled))} twice", "each once"),
+            (
+                not all(isinstance(name, str) and name.strip() for name in classes),
+                "has names that are no text",
+                "words, in quotes where YAML takes them for something else",
+            ),
             (len(colours) != n, f"has {len(colours)} colours for {n} classes", "one each"),
             (len(numbers) != n, f"has {len(numbers)} numbers for {n} classes", "one each"),
             (any(len(c) != 3 for c in colours), "has colours of other lengths", "three numbers"),
@@ -100,6 +105,8 @@ class MaskSpec:
         if unknown == [n] and self.numbers == tuple(range(n)):
             expected += "; one number too many: do its masks count from 1, with 0 for ignored,"
             expected += " as ADE20K's do?"
+        if unknown == [LARGEST] and self.ignored == 0 and self.numbers == tuple(range(1, n + 1)):
+            expected += "; do its masks count from 0, with 255 for ignored, as no original's do?"
         return f"{found}, {expected}"
 
     def palette(self) -> np.ndarray:

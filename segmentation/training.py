@@ -52,6 +52,8 @@ class MaskTrainConfig(RunConfig, SourceConfig):
     def __post_init__(self) -> None:
         RunConfig.__post_init__(self)
         SourceConfig.__post_init__(self)
+        if self.examples < 0:
+            raise ValueError(f"examples is {self.examples}, expected 0 or more")
 
 
 def mask_task(config: MaskTrainConfig, model: DetectorNetwork, ranks: Ranks) -> Task:
@@ -62,9 +64,10 @@ def mask_task(config: MaskTrainConfig, model: DetectorNetwork, ranks: Ranks) -> 
     network, in_memory = model.config, config.in_memory
     augment = config.augment if config.augment_on else None
     train_set = open_to_learn(config, network, config.seed, augment, config.framing, in_memory)
-    val_set = open_to_score(
-        config, network, "val", config.side, spec=train_set.spec, in_memory=in_memory
-    )
+    val_set = open_to_score(config, network, "val", config.side, in_memory=in_memory)
+    if val_set.spec.classes != train_set.spec.classes:
+        found = f"{val_set.name}: has the classes {', '.join(val_set.spec.classes)}"
+        raise ValueError(f"{found}, expected {', '.join(train_set.spec.classes)} as of train")
     criterion = MaskCriterion(config, model, ranks)
     data = TrainData(train_set, config, config.identity, train_set.stack)
     return Task(data, criterion, ValScorer(val_set, config, ranks))

@@ -57,7 +57,7 @@ def said(words: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
     """What files and options say of some settings, before all else is read; None if nothing."""
     options, found = command.peek(words, names), dict.fromkeys(names)
     for settings in files(options["config"]):
-        found |= {name: settings[name] for name in names if name in settings}
+        found |= {name: str(settings[name]) for name in names if settings.get(name) is not None}
     return found | {name: options[name] for name in names if options[name]}
 
 

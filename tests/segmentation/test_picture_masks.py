@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from models import build_model
 from preprocessing.dataset import Loader
 from segmentation.batches import PicturesToLearn, PicturesToScore, stack_pictures
 from segmentation.framing import (
@@ -21,6 +22,7 @@ from segmentation.framing import (
     window,
 )
 from segmentation.pictures import open_pictures
+from segmentation.predict import confusion_of, cut
 from segmentation.spec import IGNORED, MASKS, MaskSpec, write_mask_spec
 from simulator.__main__ import main as simulate
 
@@ -244,6 +246,53 @@ def test_pictures_and_masks_that_cannot_be_used(plain, change, message):
     change(plain)
     with pytest.raises(ValueError, match=message):
         PicturesToScore(open_pictures(plain, "folder", "train"))[0]
+
+
+def test_masks_are_looked_at_before_long_work(plain):
+    for number in (0, 3):
+        save(plain / f"masks/train/p{number}.png", np.full((80, 100), 9, np.uint8))
+        with pytest.raises(ValueError, match=rf"p{number}.png: (100.0%|is a mask of 80x100)"):
+            open_pictures(plain, "folder", "train")
+        save(plain / f"masks/train/p{number}.png", np.zeros((80, 100), np.uint8))
+
+
+def test_masks_of_ade20k_that_count_from_0_are_told_of(tmp_path):
+    ade20k(tmp_path)
+    mask = np.full((40, 60), 149, np.uint8)
+    mask[0] = 255
+    save(tmp_path / "annotations/validation/ADE_val_00000001.png", mask)
+    with pytest.raises(ValueError, match="do its masks count from 0, with 255 for ignored"):
+        open_pictures(tmp_path, "ade20k", "val")
+
+
+def test_two_pictures_of_a_stem_are_refused(plain):
+    save(plain / "images/train/p1.jpg", np.zeros((80, 100, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"has the stem of p1\.(png|jpg), expected one"):
+        open_pictures(plain, "folder", "train")
+
+
+def test_masks_without_pictures_are_refused_in_every_layout(tmp_path):
+    cityscapes(tmp_path)
+    (tmp_path / "leftImg8bit/val/ulm/ulm_000000_000019_leftImg8bit.png").unlink()
+    with pytest.raises(ValueError, match=r"leftImg8bit.png: no such file \(1 picture of 1"):
+        open_pictures(tmp_path, "cityscapes", "val")
+    save(tmp_path / "val" / "street_masks" / "500.png", np.zeros((8, 8), np.uint8))
+    with pytest.raises(ValueError, match=r"street_500.png: no such file \(1 picture of 1"):
+        open_pictures(tmp_path, "simulator", "val")
+
+
+@torch.no_grad()
+def test_a_picture_scores_the_same_whatever_is_beside_it(plain):
+    torch.manual_seed(0)
+    whole = PicturesToScore(open_pictures(plain, "folder", "train"), side=40)
+    model = build_model("spike2former-tiny", num_classes=2, time_steps=1).eval()
+    alone, together = (confusion_of(model, whole, size, 0).matrix for size in (1, 4))
+    assert np.abs(alone - together).sum() <= 1e-3 * alone.sum()  # float32 rounds otherwise
+    rows = cut(whole, range(len(whole)), 4)
+    assert sorted(index for row in rows for index in row) == [*range(len(whole))]
+    assert len(rows) == len({whole.canvas(index) for index in range(len(whole))}) > 1
+    for index in range(len(whole)):
+        assert stack_pictures([whole[index]]).masks.shape[1:] == whole.canvas(index)
 
 
 def test_folders_and_layouts_that_are_none(tmp_path):
