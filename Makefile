@@ -111,16 +111,20 @@ $(PAIR)/%/test/metrics.json: $(PAIR)/%/best.pt
 	$(BIN)/python eval_gen1.py --checkpoint $(PAIR)/$* --cache $(BASE)/cache --output $(@D)
 
 # --- streets that stand still: without memory, with leaky, spiking and ANN ones ---------------------
-# ROW/SEED, begun with what `pair` trained on streets that move; none is scored with its untrained
-# membranes carried, too. As many windows for all: 16 from rest, or 4 clips of 4.
-STOPS         := stops
-MEMORIES      := $(foreach run,none leaky spiking twin gru,$(SEEDS:%=$(STOPS)/$(run)/%/test)) $(SEEDS:%=$(STOPS)/none/%/carried)
-IN_CLIPS      := --stream.clip 4 --stream.random-share 0 --batch-size 4
-stops-none    := $(OF_8) --batch-size 16
-stops-leaky   := $(OF_8) --model.memory leaky $(IN_CLIPS)
-stops-spiking := $(OF_8) --model.memory spiking --model.memory-kernel 3 $(IN_CLIPS)
-stops-twin    := --model.activation relu --batch-size 16
-stops-gru     := --model.activation relu --model.memory gru --model.memory-kernel 3 $(IN_CLIPS)
+# ROW/SEED: none and twin go on from what `pair` trained on streets that move, 16 windows from rest at
+# a time; longer goes on from none; spiking and gru add a memory to none and twin, which stay as they
+# are; leaky learns decays. none is scored with its untrained membranes carried, too.
+STOPS    := stops
+MEMORIES := $(foreach run,none longer leaky spiking twin gru,$(SEEDS:%=$(STOPS)/$(run)/%/test)) $(SEEDS:%=$(STOPS)/none/%/carried)
+AT_REST  := --epochs 4 --eval-every 4 --batch-size 16 --optim.lr 3e-3
+IN_CLIPS := --stream.clip 8 --stream.random-share 0 --batch-size 4
+REMEMBER := --freeze detector --model.memory-kernel 3 --epochs 8 --eval-every 8 --optim.lr 1e-2 $(IN_CLIPS)
+on-none    = --init $(PAIR)/1x8/$(1) $(OF_8) $(AT_REST)
+on-longer  = --init $(STOPS)/none/$(1) $(OF_8) $(AT_REST)
+on-leaky   = --init $(PAIR)/1x8/$(1) $(OF_8) --model.memory leaky --epochs 8 --eval-every 8 --optim.lr 3e-3 $(IN_CLIPS)
+on-spiking = --init $(STOPS)/none/$(1) $(OF_8) --model.memory spiking $(REMEMBER)
+on-twin    = --init $(PAIR)/twin/$(1) --model.activation relu $(AT_REST)
+on-gru     = --init $(STOPS)/twin/$(1) --model.activation relu --model.memory gru $(REMEMBER)
 
 memory: $(MEMORIES:%=%/metrics.json)
 	$(BIN)/python eval_gen1.py --compare $(MEMORIES) --output $(STOPS)
@@ -131,16 +135,22 @@ $(STOPS)/cache/manifest.json: | $(READY)
 
 .PRECIOUS: $(STOPS)/%/best.pt
 $(STOPS)/%: export OMP_NUM_THREADS = 1
-$(STOPS)/%/best.pt: start = $(PAIR)/$(if $(filter twin gru,$(firstword $(subst /, ,$*))),twin,1x8)/$(notdir $*)
+$(STOPS)/%/best.pt: seed = $(notdir $(@D))
+$(STOPS)/%/best.pt: train = $(BIN)/python train_gen1.py --config configs/synthetic.yaml --cache $(STOPS)/cache --output $(@D) \
+    --seed $(seed) --optim.final-lr 0.1 $(call on-$(notdir $(@D:/$(seed)=)),$(seed))
+$(foreach row,longer spiking,$(SEEDS:%=$(STOPS)/$(row)/%/best.pt)): $(STOPS)/%/best.pt: $(STOPS)/none/$$(notdir $$*)/best.pt
+	$(train)
+
+$(SEEDS:%=$(STOPS)/gru/%/best.pt): $(STOPS)/gru/%/best.pt: $(STOPS)/twin/%/best.pt
+	$(train)
+
 $(STOPS)/%/best.pt: $(STOPS)/cache/manifest.json $(PAIR)/twin/$$(notdir $$*)/best.pt $(PAIR)/1x8/$$(notdir $$*)/best.pt
-	$(BIN)/python train_gen1.py --config configs/synthetic.yaml --cache $(STOPS)/cache --output $(@D) --seed $(notdir $*) \
-	    --optim.lr 3e-3 --optim.final-lr 0.1 --epochs 4 --eval-every 4 --init $(start) $(stops-$(firstword $(subst /, ,$*)))
+	$(train)
 
-$(STOPS)/%/test/metrics.json: $(STOPS)/%/best.pt
-	$(BIN)/python eval_gen1.py --checkpoint $(STOPS)/$* --cache $(STOPS)/cache --output $(@D) $(if $(filter none/% twin/%,$*),,--carry-state)
-
-$(STOPS)/%/carried/metrics.json: $(STOPS)/%/best.pt
-	$(BIN)/python eval_gen1.py --checkpoint $(STOPS)/$* --cache $(STOPS)/cache --output $(@D) --carry-state
+# Every window of test is priced, with and without state, so that energies compare.
+$(STOPS)/%/metrics.json: $(STOPS)/$$(*D)/best.pt
+	$(BIN)/python eval_gen1.py --checkpoint $(STOPS)/$(*D) --cache $(STOPS)/cache --output $(@D) --energy-samples 0 \
+	    $(if $(filter none/%/test longer/%/test twin/%/test,$*),,--carry-state)
 
 # --- class masks: a head of queries and one per px, spikes without and with memory, the twin -------
 # HEAD/NEURON/SEED; nilif is published (T bins are T pictures), -time lets membranes pass on, e- has

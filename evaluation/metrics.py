@@ -177,19 +177,28 @@ def _at_label_times(
 
 def energy_frames(
     dataset: HistogramDataset, config: EvalConfig, device: torch.device
-) -> Iterator[torch.Tensor]:
+) -> Iterator[torch.Tensor | Iterator[torch.Tensor]]:
     """Frames [T, B, C, H, W] spread evenly over the split, energy_samples in all.
 
-    With carried state: of the first recording, in order and one by one.
+    With carried state: streams, the windows of whole recordings spread over the split, one by one.
     """
     wanted = min(config.energy_samples or len(dataset), len(dataset))
-    chosen = np.linspace(0, len(dataset) - 1, wanted).astype(int).tolist()
-    cut = list(BatchSampler(chosen, config.batch_size, drop_last=False))
-    if config.carry_state:
-        cut = [[row] for row in range(min(wanted, len(dataset.times_us(dataset.recordings[0]))))]
-    batches = Loader(dataset, cut, config.workers)
-    for batch in tqdm(batches, "counting spikes", unit="batch", leave=False, disable=None):
-        yield batch.to(device).network_input()
+
+    def read(rows: list[list[int]]) -> Iterator[torch.Tensor]:
+        for batch in Loader(dataset, rows, config.workers):
+            shown.update(batch.frames.shape[1])
+            yield batch.to(device).network_input()
+
+    with tqdm(desc="counting spikes", unit="sample", leave=False, disable=None) as shown:
+        if not config.carry_state:
+            chosen = np.linspace(0, len(dataset) - 1, wanted).astype(int).tolist()
+            yield from read(list(BatchSampler(chosen, config.batch_size, drop_last=False)))
+            return
+        windows = np.array([len(dataset.times_us(name)) for name in dataset.recordings])
+        ends, filled = windows.cumsum(), np.flatnonzero(windows)
+        count = -(-wanted * len(filled) // len(dataset))
+        for k in filled[np.linspace(0, len(filled) - 1, count).astype(int)]:
+            yield read([[row] for row in range(int(ends[k] - windows[k]), int(ends[k]))])
 
 
 def found_by(

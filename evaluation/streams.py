@@ -19,9 +19,13 @@ from preprocessing.geometry import as_boxes
 
 def refuse_uncarried(dataset: HistogramDataset) -> None:
     """ValueError for windows that overlap or leave a gap: state cannot be carried over them."""
-    window_us = dataset.settings.window_us
+    window_us, every_us = dataset.settings.window_us, dataset.settings.every_us
     ms = window_us / 1000
-    expected = f"expected one every {window_us} us (python -m preprocessing --every-ms {ms:g})"
+    made = f"python -m preprocessing --window-ms {ms:g} --every-ms {ms:g}"
+    expected = f"expected one every {window_us} us ({made})"
+    if not every_us:  # a stream has its windows elsewhere, even if labels lie as far apart
+        found = f"windows that end at label times ({dataset.settings.sampling})"
+        raise ValueError(f"{dataset.name}: {found}, {expected}")
     for name in dataset.recordings:
         times_us = dataset.times_us(name)
         steps_us = np.diff(times_us)

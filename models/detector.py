@@ -165,9 +165,15 @@ class DetectorNetwork(nn.Module):
     @carry_state.setter
     def carry_state(self, carry: bool) -> None:
         self._carry_state = carry
+        carriers = set(self.carriers)
         for module in self.modules():
             if isinstance(module, base.MemoryModule):
-                module.keep_state = carry
+                module.keep_state = carry and module in carriers
+
+    @property
+    def carriers(self) -> list[nn.Module]:
+        """Whose state is carried; that of the others is dropped after every call."""
+        return [module for module in self.modules() if isinstance(module, base.MemoryModule)]
 
     @property
     def input_channels(self) -> int:

@@ -175,12 +175,13 @@ class EnergyReport:
 @torch.no_grad()
 def measure_energy(
     model: DetectorNetwork,
-    batches: Iterable[Tensor],
+    batches: Iterable[Tensor | Iterable[Tensor]],
     precision: str = "fp32",
     sparse_input: bool = False,
 ) -> EnergyReport:
     """Price one inference of `model` from batches x [T, B, C, H, W] of what it will really see.
 
+    Several x in one are a stream, from rest, if the model carries its state.
     `model` may be deployed or not; the counts are those of `deploy(model)`. `precision`: "fp32",
     "fp16" or "int8". `sparse_input`: the first layer skips zeros. Raises ValueError for a weight
     layer it cannot price or that no batch reaches, for a T or D that is not the model's, for a

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 
 from models.detector import DetectorNetwork
@@ -182,11 +183,12 @@ def refuse_unseen(deployed: DetectorNetwork, layers: Collection[_Layer]) -> None
 
 @torch.no_grad()
 def count_operations(
-    deployed: DetectorNetwork, batches: Iterable[Tensor]
+    deployed: DetectorNetwork, batches: Iterable[Tensor | Iterable[Tensor]]
 ) -> tuple[tuple[LayerOperations, ...], int]:
     """Run batches x [T, B, C, H, W] through a deployed network -> its layers, samples.
 
-    A layer reads spikes if its input is the very output of the neuron before it. Raises
+    Several x in one are a stream: state is carried from one to the next, where the network does. A
+    layer reads spikes if its input is the very output of the neuron before it. Raises
     ValueError for a weight layer that is not a convolution or that no batch reaches, for T or D
     other than the network's, and for no batches at all.
     """
@@ -229,12 +231,14 @@ def count_operations(
             handles.append(module.register_forward_hook(worked(name)))
     samples, time_steps = 0, deployed.config.time_steps
     try:
-        for x in batches:
-            if x.shape[0] != time_steps:
-                found = f"a batch has T={x.shape[0]} time steps"
-                raise ValueError(f"{found}, the model was built for T={time_steps}")
-            samples += x.shape[1]
-            deployed(x)
+        for batch in batches:
+            functional.reset_net(deployed)
+            for x in [batch] if isinstance(batch, Tensor) else batch:
+                if x.shape[0] != time_steps:
+                    found = f"a batch has T={x.shape[0]} time steps"
+                    raise ValueError(f"{found}, the model was built for T={time_steps}")
+                samples += x.shape[1]
+                deployed(x)
     finally:
         for handle in handles:
             handle.remove()

@@ -4,7 +4,7 @@ Source: Luo et al., "Integer-Valued Training and Spike-Driven Inference Spiking 
 for High-performance and Energy-efficient Object Detection", ECCV 2024, arXiv:2407.20708.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -152,6 +152,12 @@ class SpikeYOLO(DetectorNetwork):
         remembers = memories.get(config.memory)
         self.memory = nn.ModuleList(map(remembers, widths) if remembers else ())
         self.carry_state = False
+
+    @property
+    def carriers(self) -> list[nn.Module]:
+        """The memory alone, if there is one: all before it sees every window from rest."""
+        memories: Iterable[Any] = self.memory
+        return [memory.carrier for memory in memories] or super().carriers
 
     def decode(
         self, maps: list[Float[Tensor, "B C _ _"]]

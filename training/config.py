@@ -87,7 +87,8 @@ class RunConfig:
         wandb: Project on Weights & Biases to log to as well; empty for none.
         init: Checkpoint to begin with: of a twin, another D, T, neuron or number of classes; what
             was taken over is printed and kept in run.json.
-        freeze: "backbone" leaves its weights and batch norms as they are.
+        freeze: "backbone" leaves its weights and batch norms as they are; "detector" all but those
+            of a memory.
         model: The network.
         optim: Optimizer, learning rate, clipping and weight averaging.
         gains: Weights of the parts of the loss, by name; those left out are the published ones.
@@ -108,7 +109,7 @@ class RunConfig:
     continue_changed: bool = False
     wandb: str = ""
     init: Path | None = None
-    freeze: Literal["nothing", "backbone"] = "nothing"
+    freeze: Literal["nothing", "backbone", "detector"] = "nothing"
     model: DetectorConfig = field(default_factory=partial(resolve, "spikeyolo-s", variant="gen1"))
     optim: OptimConfig = field(default_factory=OptimConfig)
     gains: Mapping[str, float] = field(default_factory=dict)

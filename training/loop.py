@@ -55,7 +55,7 @@ class Trainer:
         self.device = pick_device(config.device)
         refuse_amp(config.amp, self.device)
         self.batches_per_epoch = count_batches(len(task.data), config.batch_size, ranks.world)
-        self.frozen = freeze(model) if config.freeze == "backbone" else []
+        self.frozen = freeze(model, config.freeze)
         memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         self.dtype = torch.float64 if config.amp == "fp64" else torch.float32
         model.to(self.device, self.dtype).to(memory_format=memory_format)  # type: ignore[call-overload]
@@ -321,11 +321,20 @@ def set_rates(
     return optimizer.param_groups[0]["lr"]
 
 
-def freeze(model: DetectorNetwork) -> list[nn.Module]:
-    """Let the backbone learn nothing; its parts."""
-    parts = [model.get_submodule(name) for name in model.backbone]
+def freeze(model: DetectorNetwork, what: str) -> list[nn.Module]:
+    """Let "backbone", or "detector" (all but a memory), learn nothing; its parts.
+
+    Raises ValueError where nothing would be left to learn.
+    """
+    names = [*model.backbone] if what == "backbone" else []
+    if what == "detector":
+        names = [name for name, part in model.named_children() if name != "memory"]
+    parts = [model.get_submodule(name) for name in names]
     for part in parts:
         part.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        found = f"freeze is {what!r}, which leaves nothing to learn"
+        raise ValueError(f"{found}, expected --model.memory spiking or gru beside it")
     return parts
 
 

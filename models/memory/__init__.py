@@ -138,6 +138,11 @@ class Memory(nn.Module):
             own = nn.init.dirac_(torch.empty_like(self.recurrent.weight))
             self.recurrent.weight.mul_(0.1).add_(own, alpha=SELF_EXCITATION)
 
+    @property
+    def carrier(self) -> nn.Module:
+        """Whose state is carried from window to window."""
+        return self.neuron
+
     def forward(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B C H W"]:
         node = self.neuron
         node.check_state(x)

@@ -44,8 +44,14 @@ class ConvGRU(base.MemoryModule):
         self.step_mode = "m"
         self.register_memory("h", None)
 
+    @property
+    def carrier(self) -> nn.Module:
+        """Whose state is carried from window to window."""
+        return self
+
     def multi_step_forward(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B C H W"]:
-        h = torch.zeros_like(x[0]) if self.h is None else self.h
+        wide = torch.promote_types(x.dtype, torch.float32)  # as membranes are
+        h = torch.zeros_like(x[0], dtype=wide) if self.h is None else self.h
         if h.shape != x.shape[1:]:
             raise ValueError(
                 f"the carried state has shape {tuple(h.shape)}, the input needs "
@@ -53,9 +59,10 @@ class ConvGRU(base.MemoryModule):
             )
         outputs = []
         for now in x:
-            z, r = torch.sigmoid(self.gates(torch.cat([now, h], dim=1))).chunk(2, dim=1)
-            heard = torch.cat([now, self.forget(r, h)], dim=1)
+            seen = torch.cat([now, h.to(x.dtype)], dim=1)
+            z, r = torch.sigmoid(self.gates(seen)).chunk(2, dim=1)
+            heard = torch.cat([now, self.forget(r, h).to(x.dtype)], dim=1)
             h = h + self.update(z, torch.tanh(self.candidate(heard)) - h)
-            outputs.append(self.readout(h))
+            outputs.append(self.readout(h.to(x.dtype)))
         self.h = h if self.keep_state else None
         return x + self.bn(torch.cat(outputs)).unflatten(0, x.shape[:2])
