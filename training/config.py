@@ -209,6 +209,9 @@ class TrainConfig(DetectorRunConfig):
         if self.stream.clip and self.energy_weight:
             found = f"stream.clip is {self.stream.clip} with energy_weight {self.energy_weight}"
             raise ValueError(f"{found}, expected one of them to be 0")
+        if self.stream.clip and self.distill:
+            found = f"stream.clip is {self.stream.clip} with distill {self.distill}"
+            raise ValueError(f"{found}, expected one of them: a teacher remembers nothing")
 
 
 def plain(settings: Any) -> dict[str, Any]:

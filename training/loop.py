@@ -119,7 +119,7 @@ class Trainer:
         if isinstance(self.loss_sum, Tensor):  # as older runs saved it
             self.loss_sum = dict(zip(self.config.gains, self.loss_sum.tolist(), strict=True))
         if stream := self.task.stream:
-            stream.put_back(self.model, state["carried"], self.ranks.rank)
+            stream.put_back(self.model, state["carried"], self.ranks.rank, self.ranks.world)
         if self.ranks.rank < len(state["random"]):  # a new process draws from its own seed
             restore_random_state(state["random"][self.ranks.rank])
 

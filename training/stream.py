@@ -106,6 +106,9 @@ class Stream:
     def wrap(self, network: DetectorNetwork) -> Clips:
         """The network as it is trained."""
         refuse_stateless(network, "stream.clip")
+        if self.clip * network.config.steps < 2:
+            found = f"stream.clip is {self.clip} for a network of one step"
+            raise ValueError(f"{found}, expected 2 or more: nothing would be remembered in it")
         network.carry_state = True
         return Clips(network, self.clip)
 
@@ -158,9 +161,11 @@ class Stream:
         """What a checkpoint after so many batches of an epoch needs of it."""
         return state_of(network) if 0 < batch < self.batches else {}
 
-    def put_back(self, network: DetectorNetwork, states: Sequence[Any], rank: int) -> None:
-        """Go on from a checkpoint; a rank that it does not know starts from rest."""
-        if rank < len(states):
+    def put_back(
+        self, network: DetectorNetwork, states: Sequence[Any], rank: int, world: int
+    ) -> None:
+        """Go on from a checkpoint; at rest from one of other processes, whose rows are others."""
+        if len(states) == world:
             put_back(network, states[rank], next(network.parameters()).device)
 
 

@@ -54,7 +54,9 @@ class Stream(Protocol):
 
     def state(self, network: DetectorNetwork, batch: int) -> dict[str, Tensor]: ...
 
-    def put_back(self, network: DetectorNetwork, states: Sequence[Any], rank: int) -> None: ...
+    def put_back(
+        self, network: DetectorNetwork, states: Sequence[Any], rank: int, world: int
+    ) -> None: ...
 
 
 class Task(NamedTuple):

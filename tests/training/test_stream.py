@@ -6,16 +6,19 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from spikingjelly.activation_based import functional
 
 import train_gen1
 from evaluation.detect import detect
-from evaluation.metrics import EvalConfig, run
+from evaluation.metrics import EvalConfig, energy_frames, run
 from evaluation.streams import detect_streams
 from gen1.dat import DatReader, write_dat
 from gen1.labels import read_boxes, write_boxes
 from models import build_network, resolve
 from models.checkpoint import load_checkpoint, load_model, save_checkpoint
 from models.decode import DetectConfig
+from models.deploy import deploy
+from models.energy import measure_energy
 from models.memory.carried import begin_clips, put_back, state_of
 from preprocessing.__main__ import main as preprocess
 from preprocessing.dataset import HistogramDataset, Sample, collate
@@ -374,7 +377,73 @@ def test_what_cannot_be_carried_is_refused(config, changes, sentence):
         train_gen1.trainer_of(replace(config, **changes))
 
 
+def test_a_state_of_other_processes_starts_at_rest(config):
+    trainer = train_gen1.trainer_of(config)
+    stream = trainer.task.stream
+    states = [{"memory.0.neuron.v": torch.ones(3, 64, 8, 8)}]
+    stream.put_back(trainer.model, states, 0, 2)
+    assert state_of(trainer.model) == {}
+    stream.put_back(trainer.model, states, 0, 1)
+    assert list(state_of(trainer.model)) == ["memory.0.neuron.v"]
+
+
+def test_a_frozen_detector_finds_as_before_and_its_memory_learns(config):
+    trainer = train_gen1.trainer_of(replace(config, freeze="detector"))
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.network.train()
+    for part in trainer.frozen:
+        part.eval()
+    trainer.step(next(iter(trainer.rest_of_epoch())))
+    trainer.step(next(iter(trainer.rest_of_epoch())))
+    changed = {n for n, v in trainer.model.state_dict().items() if not torch.equal(v, before[n])}
+    assert changed
+    assert all(name.startswith("memory.") for name in changed)
+    bare = replace(TINY, memory="none")
+    with pytest.raises(ValueError, match="freeze is 'detector', which leaves nothing to learn"):
+        train_gen1.trainer_of(replace(config, model=bare, freeze="detector"))
+
+
+def test_windows_at_label_times_carry_nothing(recordings, config, tmp_path):
+    size = ["--time-steps", "2", "--downsample", "4", "--output", str(tmp_path / "labels")]
+    assert preprocess(["--input", str(recordings), *size]) == 0
+    with pytest.raises(ValueError, match=r"windows that end at label times .*--every-ms 250"):
+        train_gen1.trainer_of(replace(config, cache=tmp_path / "labels"))
+
+
+@torch.no_grad()
+def test_energy_of_streams_is_of_whole_recordings(cache, checkpoint, tmp_path):
+    model, _ = load_model(checkpoint)
+    dataset = open_set(cache, "val")
+    asked = EvalConfig(checkpoint=checkpoint, cache=cache, output=tmp_path, carry_state=True)
+    model.carry_state = True
+    frames = energy_frames(dataset, replace(asked, energy_samples=0), torch.device("cpu"))
+    found = measure_energy(model, frames)
+    assert found.samples == sum(VAL)
+    spikes, deployed, first = [], deploy(model), 0
+    deployed.carry_state = True
+    for memory in deployed.memory:
+        memory.neuron.register_forward_hook(lambda _n, _x, y: spikes.append(y.sum().item()))
+    for windows in VAL:
+        functional.reset_net(deployed)
+        for row in range(first, first + windows):
+            deployed(collate([dataset[row]]).network_input())
+        first += windows
+    counted = sum(
+        layer.ac * found.samples / deployed.get_submodule(layer.name).out_channels
+        for layer in found.layers
+        if layer.name.endswith(".readout")
+    )
+    assert counted == pytest.approx(sum(spikes), rel=1e-9)
+    one = [*energy_frames(dataset, replace(asked, energy_samples=1), torch.device("cpu"))]
+    assert len(one) == 1
+
+
 def test_impossible_settings_are_refused(config):
+    with pytest.raises(ValueError, match="clip is 2 with distill twin, expected one of them"):
+        replace(config, distill="twin")
+    one = replace(TINY, bins_per_step=2)
+    with pytest.raises(ValueError, match="clip is 1 for a network of one step, expected 2 or"):
+        train_gen1.trainer_of(replace(config, model=one, stream=ClipConfig(1)))
     with pytest.raises(ValueError, match="clip is -1"):
         ClipConfig(-1)
     with pytest.raises(ValueError, match="random_share is 1, expected"):
