@@ -114,7 +114,7 @@ $(PAIR)/%/test/metrics.json: $(PAIR)/%/best.pt
 # ROW/SEED: none and twin go on from what `pair` trained on streets that move, 16 windows from rest at
 # a time; longer goes on from none; spiking and gru add a memory to none and twin, which stay as they
 # are; leaky learns decays. none is scored with its untrained membranes carried, too.
-STOPS    := stops
+STOPS    := bench-stops
 MEMORIES := $(foreach run,none longer leaky spiking twin gru,$(SEEDS:%=$(STOPS)/$(run)/%/test)) $(SEEDS:%=$(STOPS)/none/%/carried)
 AT_REST  := --epochs 4 --eval-every 4 --batch-size 16 --optim.lr 3e-3
 IN_CLIPS := --stream.clip 8 --stream.random-share 0 --batch-size 4
@@ -155,7 +155,7 @@ $(STOPS)/%/metrics.json: $(STOPS)/$$(*D)/best.pt
 # --- class masks: a head of queries and one per px, spikes without and with memory, the twin -------
 # HEAD/NEURON/SEED; nilif is published (T bins are T pictures), -time lets membranes pass on, e- has
 # the other backbone.
-STREETS    := streets
+STREETS    := bench-masks
 MASK_RUNS  := $(foreach run,fpn/nilif fpn/nilif-time fpn/relu,$(SEEDS:%=$(STREETS)/$(run)/%)) $(foreach run,fpn/ilif fpn/e-nilif mask/nilif mask/nilif-time mask/ilif mask/relu,$(STREETS)/$(run)/0)
 nilif      := --model.activation nilif
 e-nilif    := --model.name spike2former-e-tiny --model.activation nilif

@@ -2,12 +2,14 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from models.detector import DetectorNetwork
 from models.neuron import Neuron, neurons
@@ -136,6 +138,44 @@ class _Layer:
         )
 
 
+#: What multiplies two numbers that the input decides, by the last part of torch's names.
+PRODUCTS = {"matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "baddbmm", "addmm", "addbmm", "mv"}
+PRODUCTS |= {"einsum", "tensordot", "linear", "bilinear", "scaled_dot_product_attention"}
+PRODUCTS |= {"grid_sample", "conv1d", "conv2d", "conv3d", "conv_transpose2d"}
+BY_PLACE = {"mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply", "addcmul"}
+#: Axes of a map; constants that scale one have fewer.
+MAP_AXES = 4
+
+
+class NothingUncounted(TorchFunctionMode):
+    """ValueError for a product outside a neuron, a convolution, and what says its `work`."""
+
+    def __init__(self, network: nn.Module, counted: Collection[str]) -> None:
+        super().__init__()
+        self.path: list[str] = []  # modules that run now
+        self.counted = set(counted)
+        self.handles: list[Any] = []
+        for name, module in network.named_modules():
+            self.handles.append(module.register_forward_pre_hook(partial(self._enter, name)))
+            self.handles.append(module.register_forward_hook(self._leave))
+
+    def _enter(self, name: str, _module: nn.Module, _inputs: Any) -> None:
+        self.path.append(name)
+
+    def _leave(self, _module: nn.Module, _inputs: Any, _output: Any) -> None:
+        self.path.pop()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        maps = sum(isinstance(arg, Tensor) and arg.dim() >= MAP_AXES for arg in args[:2])
+        multiplies = name in PRODUCTS or (name in BY_PLACE and maps == 2)
+        if multiplies and self.counted.isdisjoint(self.path):
+            found = f"{name} in {self.path[-1] if self.path else ''!r}"
+            expected = "expected a convolution, or a module that says its work"
+            raise ValueError(f"cannot price {found}, a product that no rule covers: {expected}")
+        return func(*args, **(kwargs or {}))
+
+
 def fan_out(conv: nn.Conv2d, size_hw: Sequence[int]) -> Tensor:
     """How many weights a spike at each pixel of an input channel meets, float64 [H, W]."""
     H, W = size_hw
@@ -181,6 +221,27 @@ def refuse_unseen(deployed: DetectorNetwork, layers: Collection[_Layer]) -> None
         raise ValueError(f"{found}, but no layer was seen to read spikes: {expected}")
 
 
+def _run(
+    deployed: DetectorNetwork,
+    batches: Iterable[Tensor | Iterable[Tensor]],
+    uncounted: NothingUncounted,
+) -> int:
+    """Let all batches pass; how many samples they were."""
+    samples, time_steps = 0, deployed.config.time_steps
+    for batch in batches:
+        functional.reset_net(deployed)
+        for x in [batch] if isinstance(batch, Tensor) else batch:
+            if x.shape[0] != time_steps:
+                found = f"a batch has T={x.shape[0]} time steps"
+                raise ValueError(f"{found}, the model was built for T={time_steps}")
+            samples += x.shape[1]
+            with uncounted:
+                deployed(x)
+    if not samples:
+        raise ValueError("no batches to measure energy on: expected at least one sample")
+    return samples
+
+
 @torch.no_grad()
 def count_operations(
     deployed: DetectorNetwork, batches: Iterable[Tensor | Iterable[Tensor]]
@@ -220,6 +281,7 @@ def count_operations(
         return did
 
     products: dict[str, _Product] = {}
+    worked_by: list[str] = []
     firing = neurons(deployed)
     for name, module in deployed.named_modules():
         if name in firing:
@@ -228,23 +290,18 @@ def count_operations(
             layers[name] = _Layer(name, module)
             handles.append(module.register_forward_hook(watch(layers[name])))
         elif callable(getattr(module, "work", None)):
+            worked_by.append(name)
             handles.append(module.register_forward_hook(worked(name)))
-    samples, time_steps = 0, deployed.config.time_steps
+    uncounted = NothingUncounted(deployed, [*firing, *layers, *worked_by])
+    handles += uncounted.handles
     try:
-        for batch in batches:
-            functional.reset_net(deployed)
-            for x in [batch] if isinstance(batch, Tensor) else batch:
-                if x.shape[0] != time_steps:
-                    found = f"a batch has T={x.shape[0]} time steps"
-                    raise ValueError(f"{found}, the model was built for T={time_steps}")
-                samples += x.shape[1]
-                deployed(x)
+        samples = _run(deployed, batches, uncounted)
     finally:
         for handle in handles:
             handle.remove()
-    if not samples:
-        raise ValueError("no batches to measure energy on: expected at least one sample")
     refuse_unseen(deployed, layers.values())
+    if unseen := [name for name in worked_by if not any(p.startswith(name) for p in products)]:
+        raise ValueError(f"product {unseen[0]!r} has a price but no batch reached it")
     names = {neuron: name for name, neuron in firing.items()}
     of_weights = [layer.result(samples, names) for layer in layers.values()]
     of_products = [p.result(samples, deployed.config.steps) for p in products.values()]

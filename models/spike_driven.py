@@ -6,6 +6,7 @@ Source: SpikeYOLO, ECCV 2024, arXiv:2407.20708, section on spike-driven inferenc
 """
 
 import copy
+from typing import Any
 
 import torch
 from spikingjelly.activation_based import layer
@@ -41,10 +42,10 @@ class SpikeDrivenConv(nn.Module):
 def spike_driven(deployed: DetectorNetwork) -> DetectorNetwork:
     """The binary twin of `deploy(model)`, called the same way, equal up to rounding.
 
-    Every convolution after a neuron runs on D binary slots per time step; those that read events
-    or other real values stay as they are, and so do products of counts, as in Spike2Former's
-    attention. Raises ValueError for a network that is not deployed,
-    not spiking or a twin already, and for neurons of another D than its configuration's.
+    Every convolution after a neuron, and every product of counts, runs on D binary slots per time
+    step; convolutions of events or other real values stay as they are. Raises ValueError for a
+    network that is not deployed, not spiking or a twin already, and for neurons of another D than
+    its configuration's.
     """
     if batch_norms(deployed):
         raise ValueError("the network has batch norms: pass deploy(model), not the model")
@@ -59,4 +60,7 @@ def spike_driven(deployed: DetectorNetwork) -> DetectorNetwork:
         conv = block.get_submodule(name)
         assert isinstance(conv, nn.Conv2d)
         block.set_submodule(name, SpikeDrivenConv(conv, neuron.levels))
+    products: list[Any] = [m for m in twin.modules() if hasattr(m, "binary_slots")]
+    for product in products:
+        product.binary_slots = twin.config.max_spikes
     return twin

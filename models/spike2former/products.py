@@ -6,6 +6,7 @@ made of additions alone, as many as there are pairs of spikes that meet.
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from models.operations import Work
@@ -14,15 +15,35 @@ from models.spike2former.sampling import POINTS, sample
 CORNERS = 4  # px that one bilinear reading weighs
 
 
+def on_slots(counts: Tensor, slots: int) -> list[Tensor]:
+    """Integers 0..slots -> as many maps of 0 and 1, whose sum they are; of 0 slots themselves.
+
+    Raises ValueError for other numbers.
+    """
+    if not slots:
+        return [counts]
+    if not torch.equal(counts.round().clamp(0, slots), counts):
+        raise ValueError(f"a product reads other numbers than integer counts in 0..{slots}")
+    return [(counts > slot).to(counts) for slot in range(slots)]
+
+
 class SpikeMatmul(nn.Module):
-    """a [..., m, k] @ b [..., k, n], of which one or both are spikes."""
+    """a [..., m, k] @ b [..., k, n], of which one or both are spikes.
+
+    With `binary_slots`, as in a spike-driven twin, spikes are 0 or 1 and select what is added.
+    """
+
+    binary_slots = 0
 
     def __init__(self, spikes: Literal["left", "right", "both"]) -> None:
         super().__init__()
         self.spikes = spikes
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return a @ b
+        left = [a] if self.spikes == "right" else on_slots(a, self.binary_slots)
+        right = [b] if self.spikes == "left" else on_slots(b, self.binary_slots)
+        every = [x @ y for x in left for y in right]
+        return torch.stack(every).sum(0) if self.binary_slots else every[0]
 
     def work(self, inputs: tuple[Tensor, ...], output: Tensor) -> list[Work]:
         """A spike of one side adds a row or column of the other; of both, each pair adds 1."""
@@ -37,8 +58,11 @@ class SpikeMatmul(nn.Module):
 class Sampling(nn.Module):
     """`sample`: real values are read bilinearly, spikes select what is added."""
 
+    binary_slots = 0
+
     def forward(self, values: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
-        return sample(values, offset, weight)
+        every = [sample(values, offset, w) for w in on_slots(weight, self.binary_slots)]
+        return torch.stack(every).sum(0) if self.binary_slots else every[0]
 
     def work(self, inputs: tuple[Tensor, ...], output: Tensor) -> list[Work]:
         """Every point multiplies by four weights of its own, wanted or not; what is wanted adds."""

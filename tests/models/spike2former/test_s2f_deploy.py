@@ -59,6 +59,7 @@ def test_deployed_and_spike_driven_twins_are_equal(network, events, settings):
     real = {n for n, m in twin.named_modules() if isinstance(m, nn.Conv2d)} - {
         f"{n}.conv" for n, m in twin.named_modules() if isinstance(m, SpikeDrivenConv)
     }
+    assert all(m.binary_slots for m in twin.modules() if isinstance(m, SpikeMatmul | Sampling))
     backbone = model.config.backbone
     assert all(n == "spikeformer.stem.conv" or "mixer.project" in n for n in real)
     assert len(real) == {"meta": 1 + 4, "e": 1}[backbone]
@@ -97,15 +98,75 @@ def test_products_are_counted_by_the_spikes_that_meet():
     )  # fmt: skip
     (work,) = meet.work((a, b), a @ b)
     assert (work.macs, work.accumulates, work.outputs) == (2 * 4 * 5 * 6, by_hand, 48)
+    added = sum(  # every spike of one side adds a number of the other
+        int(a[n, i, k]) for n in range(2) for i in range(4) for j in range(6) for k in range(5)
+    )
     (work,) = select.work((a, b), a @ b)
-    assert work.accumulates == a.sum() * 6
+    assert work.accumulates == added
+    added = sum(
+        int(b[n, k, j]) for n in range(2) for i in range(4) for j in range(6) for k in range(5)
+    )
     (work,) = SpikeMatmul("right").work((a, b), a @ b)
-    assert work.accumulates == b.sum() * 4
+    assert work.accumulates == added
     weight = torch.randint(0, 3, (1, 2 * 9, 3, 4), generator=generator).double()
     values, offset = torch.zeros(1, 8, 3, 4).double(), torch.zeros(1, 36, 3, 4).double()
     read, chosen = Sampling().work((values, offset, weight), values)
     assert (read.macs, read.accumulates) == (4 * 9 * 8 * 12, None)
-    assert (chosen.macs, chosen.accumulates) == (9 * 8 * 12, weight.sum() * 4)
+    added = sum(
+        int(weight[0, 9 * (c // 4) + p, y, x])
+        for c in range(8) for p in range(9) for y in range(3) for x in range(4)
+    )  # fmt: skip
+    assert (chosen.macs, chosen.accumulates) == (9 * 8 * 12, added)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("spikes", ["left", "right", "both"])
+def test_products_on_slots_are_products_of_counts(spikes):
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randint(0, 4, (2, 4, 5), generator=generator).double()
+    b = torch.randint(0, 4, (2, 5, 6), generator=generator).double()
+    a, b = (x + 0.25 if spikes == other else x for x, other in ((a, "right"), (b, "left")))
+    product = SpikeMatmul(spikes)
+    product.binary_slots = 3
+    torch.testing.assert_close(product(a, b), a @ b, rtol=0, atol=1e-12)
+    for wrong in (0.5, 3.0):
+        with pytest.raises(ValueError, match=r"other numbers than integer counts in 0\.\.3"):
+            product(a + wrong, b + wrong)
+
+
+class Sneaky(nn.Module):
+    """A product that says nothing of its work."""
+
+    def __init__(self, product):
+        super().__init__()
+        self.product = product
+
+    def forward(self, a, b):
+        return self.product(a, b)
+
+
+@pytest.mark.parametrize("product", [
+    lambda a, b: a @ b,
+    lambda a, b: torch.einsum("...mk,...kn->...mn", a, b),
+    lambda a, b: (a[..., :, :, None] * b[..., None, :, :]).sum(-2),
+], ids=["matmul", "einsum", "mul"])  # fmt: skip
+def test_a_product_that_no_rule_covers_has_no_price(network, events, product):
+    model, x = network(), events(2, 1, 2, H, W)
+    model.spikeformer.stage4[0].attention.select = Sneaky(product)
+    with pytest.raises(ValueError, match=r"cannot price .* in '.*attention.select', a product"):
+        measure_energy(model, [x])
+
+
+@torch.no_grad()
+def test_maps_of_several_sizes_are_priced_by_their_mean(network, events):
+    model = network(head="fpn")
+    small, large = events(2, 1, 2, 32, 32), events(2, 1, 2, 64, 64)
+    both, turned = (measure_energy(model, xs) for xs in ([small, large], [large, small]))
+    alone = [measure_energy(model, [x]) for x in (small, large)]
+    for name in ("ann_mj", "snn_mj", "mac", "ac", "snn_mj_with_memory", "ann_mj_with_memory"):
+        mean = sum(getattr(report, name) for report in alone) / 2
+        assert getattr(both, name) == pytest.approx(mean, rel=1e-9), name
+        assert getattr(turned, name) == pytest.approx(mean, rel=1e-9), name
 
 
 @torch.no_grad()
