@@ -1,5 +1,7 @@
 """Cache and masks -> samples: the right mask, moved with its frames; batches; bad input."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from preprocessing.augment import AugmentConfig
 from preprocessing.dataset import Loader
 from preprocessing.geometry import Geometry, Letterbox
 from segmentation.dataset import MaskDataset, stack
-from segmentation.spec import IGNORED, MaskSpec
+from segmentation.spec import IGNORED, MaskSpec, write_mask_spec
 from tests.segmentation.conftest import HEIGHT, SPEC, TIMES_US, WIDTH, drawn_mask, write_mask
 
 HALF, WHOLE = Geometry(downsample=2), Geometry()
@@ -154,6 +156,27 @@ def test_masks_of_no_recording_are_an_error(street):
     (recordings / "train" / "r9_masks").mkdir()
     with pytest.raises(ValueError, match=r"1 folder of masks without a recording \(r9_masks\)"):
         MaskDataset(cache, recordings, "train", WHOLE)
+
+
+def test_times_that_64_bits_do_not_hold_are_refused(street):
+    recordings, cache = street()
+    folder = recordings / "train" / "r0_masks"
+    next(folder.glob("*.png")).rename(folder / "99999999999999999999.png")
+    with pytest.raises(ValueError, match=r"99999999999999999999.png: .* expected a time in us"):
+        MaskDataset(cache, recordings, "train", WHOLE)
+
+
+def test_masks_of_all_splits_may_lie_in_one_folder(streets, tmp_path):
+    recordings = streets / "recordings"
+    for split in ("train", "val"):
+        for folder in (recordings / split).glob("*_masks"):
+            shutil.copytree(folder, tmp_path / folder.name, dirs_exist_ok=True)
+    write_mask_spec(tmp_path / "masks.yaml", SPEC)
+    dataset = MaskDataset(streets / "cache", tmp_path, "val", HALF)
+    assert len(dataset) == 4
+    (tmp_path / "r9_masks").mkdir()
+    with pytest.raises(ValueError, match=r"without a recording \(r9_masks\)"):
+        MaskDataset(streets / "cache", tmp_path, "val", HALF)
 
 
 def another(array):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -230,6 +231,20 @@ def test_sources_that_cannot_be_learnt_from_are_one_sentence(streets, tmp_path, 
         (["--pictures", tmp_path / "none", *out], "none: no such folder, expected pictures"),
     ):
         assert sentence in refusal(main, words, capsys)
+    settings = tmp_path / "numbers.yaml"
+    settings.write_text("masks: 5\npictures: 6\n")
+    with pytest.raises(SystemExit):
+        main(["--config", str(settings), *map(str, out)])
+    assert "not of type path: expected str" in capsys.readouterr().err.lower()
+    given = [*cache, *masks, "--checkpoint", streets, *out]
+    for option, least in (("--examples", 0), ("--energy-samples", 0), ("--batch-size", 1)):
+        found = refusal(evaluate, [*given, option, "-1"], capsys)
+        assert f"is -1, expected {least} or more" in found
+    shutil.copytree(streets / "recordings", tmp_path / "turned")
+    other = replace(SPEC, classes=tuple(reversed(SPEC.classes)))
+    write_mask_spec(tmp_path / "turned" / "val" / "masks.yaml", other)
+    found = refusal(main, [*cache, "--masks", tmp_path / "turned", *out, *two], capsys)
+    assert "has the classes pedestrian, car, background, expected background, car" in found
     model = build_model("spike2former-tiny", variant="gen1", **FPN)
     other = {**SPEC.as_dict(), "classes": ["sky", "car", "pedestrian"]}
     histogram = {"time_steps": 2, "downsample": 2, "keep": "masks"}

@@ -99,6 +99,8 @@ def test_masks_of_ade20k_need_no_ignored_pixel():
         ({"classes": "car"}, "m.yaml: classes is 'car', expected a list of names"),
         ({"classes": ["a", "b"], "colors": []}, "unknown 'colors', expected some of name"),
         ({"classes": ["a"]}, "has 1 classes, expected two at least"),
+        ({"classes": ["a", False]}, "names that are no text, expected words, in quotes"),
+        ({"classes": ["a", " "]}, "names that are no text"),
         ({"classes": ["a", "a"]}, "names 'a' twice, expected each once"),
         ({"classes": ["a", "b"], "numbers": [1]}, "has 1 numbers for 2 classes"),
         ({"classes": ["a", "b"], "numbers": [1, 255]}, "names '255' twice"),
