@@ -6,7 +6,9 @@ What may be compared, what is one row, and what is a column.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -206,7 +208,7 @@ def names_of(rows: list[Row]) -> list[str]:
     candidates = []
     for index, row in enumerate(rows):
         alike = [k for k, name in enumerate(steps) if name == steps[index]]
-        telling = [name for name, values in varied.items() if len({values[k] for k in alike}) > 1]
+        telling = _fewest(index, alike, varied)
         settings = ", ".join(f"{name.rpartition('.')[2]} {varied[name][index]}" for name in telling)
         path = f"{row.model} ({row.path})"
         told = f"{steps[index]} {settings}"
@@ -219,6 +221,18 @@ def names_of(rows: list[Row]) -> list[str]:
         )
         for mine in candidates
     ]
+
+
+def _fewest(index: int, alike: list[int], varied: dict[str, list[str]]) -> tuple[str, ...]:
+    """The fewest settings that tell a row from all that are alike; none where none do."""
+    telling = [name for name, values in varied.items() if len({values[k] for k in alike}) > 1]
+    for size in range(1, len(telling) + 1):
+        for names in combinations(telling, size):
+            if all(
+                any(varied[n][k] != varied[n][index] for n in names) for k in alike if k != index
+            ):
+                return names
+    return ()
 
 
 def figures_of(protocol: str) -> tuple[str, str]:
@@ -356,7 +370,8 @@ def accuracy_over_energy(rows: list[Row], protocol: str) -> Figure:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="energy per inference (mJ)", ylabel=figures_of(protocol)[0])
     mapped, _, rest = rule_in_words(rows, protocol).partition(", evaluated")
-    axes.set_title(f"{mapped},\nevaluated{rest}", fontsize=7)
+    lines = [part for line in f"{mapped},\nevaluated{rest}".split("\n") for part in wrap(line, 120)]
+    axes.set_title("\n".join(lines), fontsize=7)
     axes.grid(alpha=0.3)
     axes.margins(0.2)
     keep_apart(figure, labels)

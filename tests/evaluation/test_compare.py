@@ -210,6 +210,21 @@ def test_names_say_as_much_as_is_needed():
     assert [row["model"] for row in body] == names_of(group_by_seed(twice))
 
 
+def test_a_name_has_the_fewest_settings_that_tell_it():
+    def run(weight, epochs, init):
+        return evaluation(settings={"energy_weight": weight, "epochs": epochs, "init": init})
+
+    runs = {
+        "a": run(0.0, 7, "s"),
+        "b": run(1.0, 7, "s"),
+        "c": run(3.0, 7, "s"),
+        "d": run(0.0, 5, None),
+    }
+    assert [name.partition("2x4 ")[2] for name in names_of(group_by_seed(runs))] == [
+        "energy_weight 0.0, init s", "energy_weight 1.0", "energy_weight 3.0", "init None",
+    ]  # fmt: skip
+
+
 def test_a_comparison_says_its_rule():
     runs = {"a": evaluation(0), "b": evaluation(1, commit="xyz")}
     first, second = comparison_table(group_by_seed(runs), "all-boxes").splitlines()[:2]
