@@ -82,13 +82,14 @@ def evaluated_settings(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_unused(settings: dict[str, Any]) -> dict[str, Any]:
-    """A run's settings without those of a memory and of clips where it has none, as older runs."""
+    """A run's settings without those of memory, clips and backbone that older runs do not know."""
     found = dict(settings)
     if not found.get("stream", {}).get("clip"):
         found.pop("stream", None)
     model = found.get("model")
-    if isinstance(model, dict) and model.get("memory", "none") == "none":
-        unused = ("memory", "memory_kernel")
+    if isinstance(model, dict):
+        unused = {"memory", "memory_kernel"} if model.get("memory", "none") == "none" else set()
+        unused |= {"backbone"} if model.get("backbone", "meta") == "meta" else set()
         found["model"] = {name: value for name, value in model.items() if name not in unused}
     return found
 

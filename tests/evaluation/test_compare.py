@@ -128,7 +128,7 @@ def test_a_run_from_before_a_setting_was_trained_with_its_first_value():
     now |= {"distill_weight": 1.0, "optim": {"lr": 0.1, "backbone_lr": 1.0}}
     runs = {
         "old": evaluation(settings={"optim": {"lr": 0.2}}),
-        "new": evaluation(settings=now, network__bins_per_step=1),
+        "new": evaluation(settings=now, network__bins_per_step=1, network__backbone="meta"),
     }
     assert varied_settings(group_by_seed(runs)) == {"training.optim.lr": ["0.2", "0.1"]}
 
