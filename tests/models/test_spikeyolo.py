@@ -217,7 +217,7 @@ def test_variant_sets_the_neuron_and_overrides_win():
     [
         ("spikeyolo-xl", {}, "model is 'spikeyolo-xl', expected one of spikeyolo-p, .*-l$"),
         ("ems-res50", {}, "model is 'ems-res50', expected one of ems-res10, .*-cat$"),
-        ("resnet", {}, "model is 'resnet', expected one of spikeyolo-p, .*-55m$"),
+        ("resnet", {}, "model is 'resnet', expected one of spikeyolo-p, .*-e-19m$"),
         ("spikeyolo-p", {"variant": "gen2"}, "variant is 'gen2', expected one of coco, gen1"),
         ("spikeyolo-p", {"activation": "gelu"}, "activation is 'gelu'"),
         ("spikeyolo-p", {"num_classes": 0}, "num_classes is 0"),
