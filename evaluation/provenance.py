@@ -82,8 +82,11 @@ def evaluated_settings(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_unused(settings: dict[str, Any]) -> dict[str, Any]:
-    """A run's settings without those of memory, clips and backbone that older runs do not know."""
-    found = dict(settings)
+    """A run's settings without those of memory, clips and backbone that older runs do not know.
+
+    Nor with where masks lie and how many are drawn, which older runs of segmentation noted.
+    """
+    found = {name: value for name, value in settings.items() if name not in ("masks", "shown")}
     if not found.get("stream", {}).get("clip"):
         found.pop("stream", None)
     model = found.get("model")
