@@ -180,7 +180,7 @@ def energy_frames(
 ) -> Iterator[torch.Tensor | Iterator[torch.Tensor]]:
     """Frames [T, B, C, H, W] spread evenly over the split, energy_samples in all.
 
-    With carried state: streams, the windows of whole recordings spread over the split, one by one.
+    With carried state: streams, recordings spread over the split, their windows one by one.
     """
     wanted = min(config.energy_samples or len(dataset), len(dataset))
 
@@ -198,7 +198,9 @@ def energy_frames(
         ends, filled = windows.cumsum(), np.flatnonzero(windows)
         count = -(-wanted * len(filled) // len(dataset))
         for k in filled[np.linspace(0, len(filled) - 1, count).astype(int)]:
-            yield read([[row] for row in range(int(ends[k] - windows[k]), int(ends[k]))])
+            first, length = int(ends[k] - windows[k]), min(int(windows[k]), wanted)
+            yield read([[row] for row in range(first, first + length)])
+            wanted -= length
 
 
 def found_by(
