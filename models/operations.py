@@ -167,7 +167,7 @@ class NothingUncounted(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
-        maps = sum(isinstance(arg, Tensor) and arg.dim() >= MAP_AXES for arg in args[:2])
+        maps = sum(isinstance(arg, Tensor) and arg.dim() >= MAP_AXES for arg in args[-2:])
         multiplies = name in PRODUCTS or (name in BY_PLACE and maps == 2)
         if multiplies and self.counted.isdisjoint(self.path):
             found = f"{name} in {self.path[-1] if self.path else ''!r}"
@@ -210,8 +210,19 @@ def refuse_other_max_spikes(network: DetectorNetwork) -> None:
             raise ValueError(f"{found}, the network's configuration says D={D // neuron.repeats}")
 
 
-def refuse_unseen(deployed: DetectorNetwork, layers: Collection[_Layer]) -> None:
-    """ValueError for a layer that no batch reached, and a spiking network without spikes."""
+def refuse_unseen(
+    deployed: DetectorNetwork,
+    layers: Collection[_Layer],
+    products: Collection[str],
+    seen: Collection[str],
+) -> None:
+    """ValueError for a layer or product that no batch reached, and for spikes that never came.
+
+    products: modules that say their work; seen: the parts of them that did some.
+    """
+    for name in products:
+        if not any(f"{part}.".startswith(f"{name}.") for part in seen):
+            raise ValueError(f"product {name!r} has a price but no batch reached it")
     for layer in layers:
         if not layer.passes:
             raise ValueError(f"layer {layer.name!r} has weights but no batch reached it")
@@ -299,9 +310,7 @@ def count_operations(
     finally:
         for handle in handles:
             handle.remove()
-    refuse_unseen(deployed, layers.values())
-    if unseen := [name for name in worked_by if not any(p.startswith(name) for p in products)]:
-        raise ValueError(f"product {unseen[0]!r} has a price but no batch reached it")
+    refuse_unseen(deployed, layers.values(), worked_by, products)
     names = {neuron: name for name, neuron in firing.items()}
     of_weights = [layer.result(samples, names) for layer in layers.values()]
     of_products = [p.result(samples, deployed.config.steps) for p in products.values()]

@@ -10,15 +10,12 @@ from eval_gen1 import main
 from evaluation.compare import (
     accuracy_over_energy,
     comparison_table,
-    group_by_seed,
-    names_of,
-    refuse_unequal,
     runs_in_words,
     spread,
     stationary_table,
-    varied_settings,
 )
 from evaluation.provenance import config_hash
+from evaluation.rows import group_by_seed, names_of, refuse_unequal, varied_settings
 
 
 def evaluation(seed=0, activation="ilif", ap=0.2, mj=1.0, settings=None, **changes):
