@@ -70,12 +70,13 @@ $(BASE)/%/test/metrics.json: $(BASE)/cache/manifest.json configs/synthetic.yaml
 # scratch. Others that are not asked for: make MODEL=ems-res10 PAIR=pair-ems pair-ems/1x8/0/test/metrics.json
 PAIR      := pair
 MODEL     := spikeyolo-p
-PAIRS     := $(foreach run,twin 2x4 1x8 1x16,$(SEEDS:%=$(PAIR)/$(run)/%)) $(foreach run,1x8-0 1x8-0.3 1x8-3 1x4 2x2 2x1 relu-5 ilif-5 ilif-10,$(PAIR)/$(run)/0)
+PAIRS     := $(foreach run,twin 2x4 1x8 1x16,$(SEEDS:%=$(PAIR)/$(run)/%)) $(foreach run,1x8-0 1x8-0.3 1x8-3 1x4 2x2 4x2 2x1 relu-5 ilif-5 ilif-10,$(PAIR)/$(run)/0)
 ALL_BINS  := --model.activation ilif --model.bins-per-step 2
 TWO_STEPS := --model.shown 2 --model.decay 1
 OF_8      := $(ALL_BINS) --model.max-spikes 8 --model.input-scale 2
 2x1       := $(ALL_BINS) $(TWO_STEPS) --model.max-spikes 1 --model.input-scale 0.25 --energy-weight 1
 2x2       := $(ALL_BINS) $(TWO_STEPS) --model.max-spikes 2 --model.input-scale 0.5 --energy-weight 1
+4x2       := $(ALL_BINS) --model.shown 4 --model.decay 1 --model.max-spikes 2 --model.input-scale 0.5 --energy-weight 1
 2x4       := $(ALL_BINS) $(TWO_STEPS) --model.max-spikes 4 --model.input-scale 1 --energy-weight 1
 1x4       := $(ALL_BINS) --model.max-spikes 4 --model.input-scale 1 --energy-weight 1
 1x8       := $(OF_8) --energy-weight 1
