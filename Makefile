@@ -74,7 +74,7 @@ PAIRS     := $(foreach run,twin 2x4 1x8 1x16,$(SEEDS:%=$(PAIR)/$(run)/%)) $(fore
 ALL_BINS  := --model.activation ilif --model.bins-per-step 2
 TWO_STEPS := --model.shown 2 --model.decay 1
 OF_8      := $(ALL_BINS) --model.max-spikes 8 --model.input-scale 2
-2x1       := $(ALL_BINS) $(TWO_STEPS) --model.max-spikes 1 --model.input-scale 0.25 --energy-weight 1
+2x1       := $(ALL_BINS) $(TWO_STEPS) --model.max-spikes 1 --model.input-scale 0.5 --energy-weight 1
 2x2       := $(ALL_BINS) $(TWO_STEPS) --model.max-spikes 2 --model.input-scale 0.5 --energy-weight 1
 4x2       := $(ALL_BINS) --model.shown 4 --model.decay 1 --model.max-spikes 2 --model.input-scale 0.5 --energy-weight 1
 2x4       := $(ALL_BINS) $(TWO_STEPS) --model.max-spikes 4 --model.input-scale 1 --energy-weight 1
