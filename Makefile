@@ -113,16 +113,16 @@ $(PAIR)/%/test/metrics.json: $(PAIR)/%/best.pt
 
 # --- streets that stand still: without memory, with leaky, spiking and ANN ones ---------------------
 # ROW/SEED: none and twin go on from what `pair` trained on streets that move, 16 windows from rest at
-# a time; longer goes on from none; spiking and gru add a memory to none and twin, which stay as they
-# are; leaky learns decays. none is scored with its untrained membranes carried, too.
+# a time; longer goes on from none; hold is none with a memory that has not learnt, spiking one that
+# has; gru is the twin with its own; leaky learns decays. none is scored with its membranes carried, too.
 STOPS    := bench-stops
-MEMORIES := $(foreach run,none longer leaky spiking twin gru,$(SEEDS:%=$(STOPS)/$(run)/%/test)) $(SEEDS:%=$(STOPS)/none/%/carried)
+MEMORIES := $(foreach run,none hold spiking twin gru,$(SEEDS:%=$(STOPS)/$(run)/%/test)) $(foreach run,none/0/carried longer/0/test leaky/0/test,$(STOPS)/$(run))
 AT_REST  := --epochs 4 --eval-every 4 --batch-size 16 --optim.lr 3e-3
-IN_CLIPS := --stream.clip 8 --stream.random-share 0 --batch-size 4
-REMEMBER := --freeze detector --model.memory-kernel 3 --epochs 8 --eval-every 8 --optim.lr 1e-2 $(IN_CLIPS)
+IN_CLIPS := --epochs 4 --eval-every 4 --batch-size 4 --stream.clip 8 --stream.random-share 0
+REMEMBER := --freeze detector --optim.lr 2e-4 $(IN_CLIPS)
 on-none    = --init $(PAIR)/1x8/$(1) $(OF_8) $(AT_REST)
 on-longer  = --init $(STOPS)/none/$(1) $(OF_8) $(AT_REST)
-on-leaky   = --init $(PAIR)/1x8/$(1) $(OF_8) --model.memory leaky --epochs 8 --eval-every 8 --optim.lr 3e-3 $(IN_CLIPS)
+on-leaky   = --init $(PAIR)/1x8/$(1) $(OF_8) --model.memory leaky --optim.lr 3e-3 $(IN_CLIPS)
 on-spiking = --init $(STOPS)/none/$(1) $(OF_8) --model.memory spiking $(REMEMBER)
 on-twin    = --init $(PAIR)/twin/$(1) --model.activation relu $(AT_REST)
 on-gru     = --init $(STOPS)/twin/$(1) --model.activation relu --model.memory gru $(REMEMBER)
@@ -141,6 +141,9 @@ $(STOPS)/%/best.pt: train = $(BIN)/python train_gen1.py --config configs/synthet
     --seed $(seed) --optim.final-lr 0.1 $(call on-$(notdir $(@D:/$(seed)=)),$(seed))
 $(foreach row,longer spiking,$(SEEDS:%=$(STOPS)/$(row)/%/best.pt)): $(STOPS)/%/best.pt: $(STOPS)/none/$$(notdir $$*)/best.pt
 	$(train)
+
+$(SEEDS:%=$(STOPS)/hold/%/best.pt): $(STOPS)/hold/%/best.pt: $(STOPS)/none/%/best.pt
+	$(BIN)/python -m models.memory $(STOPS)/none/$* --output $@
 
 $(SEEDS:%=$(STOPS)/gru/%/best.pt): $(STOPS)/gru/%/best.pt: $(STOPS)/twin/%/best.pt
 	$(train)

@@ -91,8 +91,9 @@ def without_unused(settings: dict[str, Any]) -> dict[str, Any]:
         found.pop("stream", None)
     model = found.get("model")
     if isinstance(model, dict):
-        unused = {"memory", "memory_kernel"} if model.get("memory", "none") == "none" else set()
-        unused |= {"backbone"} if model.get("backbone", "meta") == "meta" else set()
+        unused = ["backbone"] if model.get("backbone", "meta") == "meta" else []
+        if model.get("memory", "none") == "none":
+            unused += ["memory", "memory_kernel", "memory_events"]
         found["model"] = {name: value for name, value in model.items() if name not in unused}
     return found
 

@@ -4,6 +4,7 @@ Source: Luo et al., "Integer-Valued Training and Spike-Driven Inference Spiking 
 for High-performance and Energy-efficient Object Detection", ECCV 2024, arXiv:2407.20708.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -13,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.blocks import SPPF, AllConvBlock, ConvBlock, Downsample, SpikeConv
-from models.decode import decode
+from models.decode import STRIDES, decode
 from models.detector import (
     DetectorConfig,
     DetectorNetwork,
@@ -54,10 +55,11 @@ class SpikeYOLOConfig(DetectorConfig):
         activation: "ilif", the integer neuron; "nilif", its counts divided by D; "lif-soft",
             binary, with every step shown D times; "qann", the levels of "ilif" without time or
             state; "relu", the ANN twin.
-        memory: "spiking", neurons before the head that hardly leak and excite each other; "leaky",
-            every neuron's decay is learnt; "gru", a ConvGRU for the ANN twin. For networks whose
-            state is carried: docs/memory.md.
+        memory: "spiking", neurons before the head that go on firing where no events come; "gru",
+            the same of the ANN twin, with a ConvGRU; "leaky", every neuron's decay is learnt. For
+            networks whose state is carried: docs/memory.md.
         memory_kernel: Side of the recurrent convolutions of "spiking" and "gru", 1 or 3.
+        memory_events: Events a px of a window above which these hear what comes and forget.
     """
 
     depth: float = 0.33
@@ -67,6 +69,7 @@ class SpikeYOLOConfig(DetectorConfig):
     activation: Literal["ilif", "nilif", "lif-soft", "qann", "relu"] = "ilif"
     memory: Literal["none", "leaky", "spiking", "gru"] = "none"
     memory_kernel: int = 1
+    memory_events: float = 4.0
 
     family: ClassVar[str] = "spikeyolo"
     by_name: ClassVar[tuple[str, ...]] = ("depth", "width", "wide_p5")
@@ -80,6 +83,8 @@ class SpikeYOLOConfig(DetectorConfig):
             raise ValueError(f"{found}, expected {' or '.join(served[self.memory])}")
         if self.memory_kernel not in (1, 3):
             raise ValueError(f"memory_kernel is {self.memory_kernel}, expected 1 or 3")
+        if not 0 <= self.memory_events < math.inf:
+            raise ValueError(f"memory_events is {self.memory_events}, expected 0 or more")
 
     @property
     def has_state(self) -> bool:
@@ -145,12 +150,12 @@ class SpikeYOLO(DetectorNetwork):
 
         widths = (c2, c2 + c2, c3 + c3)
         self.head = Detect(neuron, widths, config.num_classes)
-        memories: dict[str, Callable[[int], nn.Module]] = {
-            "spiking": lambda c: Memory(neuron, c, config.max_spikes, config.memory_kernel),
-            "gru": lambda c: ConvGRU(c, config.memory_kernel),
+        memories: dict[str, Callable[[int, int], nn.Module]] = {
+            "spiking": lambda c, stride: Memory(neuron, c, config, stride),
+            "gru": lambda c, stride: ConvGRU(c, config, stride),
         }
         remembers = memories.get(config.memory)
-        self.memory = nn.ModuleList(map(remembers, widths) if remembers else ())
+        self.memory = nn.ModuleList(map(remembers, widths, STRIDES) if remembers else ())
         self.carry_state = False
 
     @property
@@ -173,6 +178,7 @@ class SpikeYOLO(DetectorNetwork):
         return DetectionLoss(self.config.num_classes, gains_of_all, sum_over_ranks=sum_over_ranks)
 
     def forward(self, x: Tensor) -> list[Float[Tensor, "B _ _ _"]]:
+        events = x
         x = self._shown(self.down1(self._start(x)))
         x = self._run(self.stage1, x)
         p3 = self._run(self.stage2, self.down2(x))
@@ -189,7 +195,7 @@ class SpikeYOLO(DetectorNetwork):
         p5 = self._run(self.out5, torch.cat([self.down_to5(p4), lateral5], dim=2))
         maps = [p3, p4, p5]
         if self.memory:
-            maps = [memory(p) for memory, p in zip(self.memory, maps, strict=True)]
+            maps = [memory(p, events) for memory, p in zip(self.memory, maps, strict=True)]
         return self.head(maps)
 
 

@@ -1,23 +1,22 @@
-"""A memory made of spikes: what a map showed comes back after its events have gone.
+"""A memory made of spikes: what a map showed is shown again where no events have come since.
 
-An object that stands still makes no events. Neurons whose membranes leak slowly and that excite
-each other through their own spikes go on firing for it; their read-out is added to the map. All
-of it runs on spikes, so it deploys, has a binary twin and has a price as everything else.
+An object that stands still makes no events, so a window without events says that nothing has
+changed. There, neurons fire what they heard last, in the place of the map. All of it runs on
+spikes, so it deploys, has a binary twin and has a price as everything else.
 """
 
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from spikingjelly.activation_based import base
 from torch import Tensor, nn
 
-from models.blocks import NeuronFactory, SpikeConv, batch_norm
+from models.blocks import NeuronFactory
+from models.memory.heard import Heard
 
-#: Steps after which a membrane has leaked to 1/e, from the first channel to the last.
-SHORTEST_STEPS, LONGEST_STEPS = 4.0, 64.0
-#: How much of its own count a neuron is given back at the start of training.
-SELF_EXCITATION = 0.5
+#: Steps after which a membrane that hears nothing has leaked to 1/e, before anything is learnt.
+LASTING_STEPS = 64.0
 
 
 class SpikeCount(torch.autograd.Function):
@@ -112,51 +111,77 @@ def leaky_factory(settings: Any) -> NeuronFactory:
     return build
 
 
-class Memory(nn.Module):
-    """x [T, B, C, H, W] -> x + read-out of the memory's spikes, of the same shape.
+class HoldingNode(LearntNode):
+    """Stores counts where they are heard, fires them elsewhere: x [1, B, C, H, W] -> 0..D.
 
-    In every step: write = norm(conv1x1(spikes of x)), whose norm keeps the drive around 0, or
-    membranes that hardly leak would never fire; count = neuron(write + recurrent(count before));
-    x + norm(conv1x1(count)). It begins as the identity: the norm of the read-out is 0.
+    Where heard, bool [B, 1, H, W]: V[t] = x[t], and no spikes. Elsewhere, as a `LearntNode`,
+    U[t] = decay * V[t-1] + feedback[t-1];  S[t] = round(clip(U[t], 0, D));  V[t] = U[t] - S[t]
     """
 
-    folds = (("readout", "bn"),)
+    def multi_step_forward(  # type: ignore[override]
+        self, x: Float[Tensor, "1 B C H W"], heard: Bool[Tensor, "B 1 H W"]
+    ) -> Float[Tensor, "1 B C H W"]:
+        stored = x[0].to(torch.promote_types(x.dtype, torch.float32))
+        u = torch.zeros_like(stored)
+        if self.v is not None and self.feedback is not None:
+            u = self.decay[..., None, None] * self.v + self.feedback
+        count = SpikeCount.apply(u, self.max_spikes).masked_fill(heard, 0)
+        v = u - (count.detach() if self.detach_reset else count)
+        self.v = torch.where(heard, stored, v)
+        return count.to(x.dtype)[None]
+
+    def holds(self) -> Tensor | None:
+        """Of every neuron something that is 0 at rest; None at rest."""
+        if self.v is None or self.feedback is None:
+            return None
+        return self.v.detach().abs() + self.feedback.detach().abs()
+
+
+class Memory(nn.Module):
+    """x [T, B, C, H, W] and events [T', B, _, s*H, s*W] -> x, from memory where no events come.
+
+    Where they come, the neuron stores the spikes of x. Elsewhere it fires, and readout(S[t]) takes
+    the place of x[t]; feedback[t] = recurrent(S[t]). Both convolutions begin as identities: before
+    it learns, a memory repeats the spikes it heard last, and a window from rest is seen as without.
+    """
+
+    multiplies = ("read",)  # spike_value is divided out
     reads = (("recurrent", "neuron"), ("readout", "neuron"))
 
-    def __init__(
-        self, neuron: NeuronFactory, channels: int, max_spikes: int, kernel: int = 1
-    ) -> None:
+    def __init__(self, neuron: NeuronFactory, channels: int, settings: Any, stride: int) -> None:
         super().__init__()
-        tau = torch.logspace(0, 1, channels, LONGEST_STEPS / SHORTEST_STEPS) * SHORTEST_STEPS
-        self.write = SpikeConv(neuron, channels, channels, 1)
-        self.neuron = LearntNode(max_spikes, torch.exp(-1 / tau))
+        kernel, leak = settings.memory_kernel, torch.full((channels,), -1 / LASTING_STEPS)
+        self.heard = Heard(stride, settings.memory_events)
+        self.read: Any = neuron()
+        self.neuron = HoldingNode(settings.max_spikes, leak.exp())
         self.recurrent = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, bias=False)
         self.readout = nn.Conv2d(channels, channels, 1, bias=False)
-        self.bn: nn.Module = batch_norm(channels)
-        nn.init.zeros_(self.bn.get_parameter("weight"))
+        nn.init.dirac_(self.recurrent.weight)
+        nn.init.dirac_(self.readout.weight)
         with torch.no_grad():
-            own = nn.init.dirac_(torch.empty_like(self.recurrent.weight))
-            self.recurrent.weight.mul_(0.1).add_(own, alpha=SELF_EXCITATION)
+            self.readout.weight.div_(settings.input_scale)
 
     @property
     def carrier(self) -> nn.Module:
         """Whose state is carried from window to window."""
         return self.neuron
 
-    def forward(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B C H W"]:
+    def forward(
+        self, x: Float[Tensor, "T B C H W"], events: Float[Tensor, "_ B _ _ _"]
+    ) -> Float[Tensor, "T B C H W"]:
         node = self.neuron
         node.check_state(x)
-        drive, outputs = self.write(x), []
+        heard = self.heard(events, node.holds())
         carried, node.keep_state = node.keep_state, True  # from step to step
-        for t in range(len(drive)):
-            now = drive[t : t + 1]
-            count = node(now if node.feedback is None else now + node.feedback)[0]
-            outputs.append(self.readout(count))
+        shown = []
+        for now in self.read(x) / self.read.spike_value:
+            count = node(now[None], heard)[0]
+            shown.append(self.readout(count))
             node.feedback = self.recurrent(count)
         node.keep_state = carried
         if not carried:
             node.reset()
-        return x + self.bn(torch.cat(outputs)).unflatten(0, x.shape[:2])
+        return torch.where(heard, x, torch.stack(shown))
 
 
 def is_of_memory(name: str) -> bool:

@@ -1,11 +1,13 @@
 """The memory of an ANN twin: a convolutional GRU, of equal width to the spiking one."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from spikingjelly.activation_based import base
 from torch import Tensor, nn
 
-from models.blocks import batch_norm
+from models.memory.heard import Heard
 from models.operations import Work
 
 
@@ -20,36 +22,40 @@ class Gate(nn.Module):
 
 
 class ConvGRU(base.MemoryModule):
-    """x [T, B, C, H, W] -> x + read-out of its state h [B, C, H, W], carried as a membrane is.
+    """x [T, B, C, H, W] and events [T', B, _, s*H, s*W] -> x, from memory where no events come.
 
-    z, r = sigmoid(conv([x, h]));  h += z (tanh(conv([x, r h])) - h);  x + norm(conv1x1(h))
-    It begins as the identity: the norm of the read-out is 0. ValueError for a state of another
-    batch or resolution. Source: Ballas et al., ICLR 2016, arXiv:1511.06432.
+    Where they come, held = x. Elsewhere it stays; both, and h, [B, C, H, W], are carried.
+    z, r = sigmoid(conv([x, h]));  h += z (tanh(conv([x, r h])) - h);  y = held + conv1x1(h)
+    The read-out begins at 0. ValueError for a state of another batch or resolution.
+    Source: Ballas et al., ICLR 2016, arXiv:1511.06432.
     """
 
     h: Tensor | None
-    folds = (("readout", "bn"),)
+    held: Tensor | None
     is_spiking = False
 
-    def __init__(self, channels: int, kernel: int = 1) -> None:
+    def __init__(self, channels: int, settings: Any, stride: int) -> None:
         super().__init__()
-        pad = kernel // 2
+        kernel, pad = settings.memory_kernel, settings.memory_kernel // 2
+        self.heard = Heard(stride, settings.memory_events)
         self.gates = nn.Conv2d(2 * channels, 2 * channels, kernel, padding=pad)
         self.candidate = nn.Conv2d(2 * channels, channels, kernel, padding=pad)
         self.forget, self.update = Gate(), Gate()
         self.readout = nn.Conv2d(channels, channels, 1, bias=False)
-        self.bn: nn.Module = batch_norm(channels)
-        nn.init.zeros_(self.bn.get_parameter("weight"))
+        nn.init.zeros_(self.readout.weight)
         self.keep_state = True
         self.step_mode = "m"
         self.register_memory("h", None)
+        self.register_memory("held", None)
 
     @property
     def carrier(self) -> nn.Module:
         """Whose state is carried from window to window."""
         return self
 
-    def multi_step_forward(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B C H W"]:
+    def multi_step_forward(
+        self, x: Float[Tensor, "T B C H W"], events: Float[Tensor, "_ B _ _ _"]
+    ) -> Float[Tensor, "T B C H W"]:
         wide = torch.promote_types(x.dtype, torch.float32)  # as membranes are
         h = torch.zeros_like(x[0], dtype=wide) if self.h is None else self.h
         if h.shape != x.shape[1:]:
@@ -57,12 +63,15 @@ class ConvGRU(base.MemoryModule):
                 f"the carried state has shape {tuple(h.shape)}, the input needs "
                 f"{tuple(x.shape[1:])}: call reset() before another batch size or resolution"
             )
+        heard = self.heard(events, self.held)
+        held = torch.zeros_like(x[0]) if self.held is None else self.held
         outputs = []
         for now in x:
             seen = torch.cat([now, h.to(x.dtype)], dim=1)
             z, r = torch.sigmoid(self.gates(seen)).chunk(2, dim=1)
-            heard = torch.cat([now, self.forget(r, h).to(x.dtype)], dim=1)
-            h = h + self.update(z, torch.tanh(self.candidate(heard)) - h)
-            outputs.append(self.readout(h.to(x.dtype)))
-        self.h = h if self.keep_state else None
-        return x + self.bn(torch.cat(outputs)).unflatten(0, x.shape[:2])
+            recalled = torch.cat([now, self.forget(r, h).to(x.dtype)], dim=1)
+            h = h + self.update(z, torch.tanh(self.candidate(recalled)) - h)
+            held = torch.where(heard, now, held)
+            outputs.append(held + self.readout(h.to(x.dtype)))
+        self.h, self.held = (h, held) if self.keep_state else (None, None)
+        return torch.stack(outputs)

@@ -10,6 +10,7 @@ from models.export.trace import trace
 from models.memory.carried import begin_clips, put_back, state_of
 from models.memory.gru import ConvGRU
 from tests.models.conftest import randomise_batch_norms
+from tests.models.test_memory import left_half
 
 T = 2
 
@@ -24,35 +25,38 @@ def network(memory="gru", **settings):
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_it_is_what_its_equations_say(kernel):
     torch.manual_seed(0)
-    block = ConvGRU(5, kernel)
-    randomise_batch_norms(block)
-    block = block.double().eval()
-    x = torch.randn(3, 2, 5, 4, 4, dtype=torch.double)
-    h = torch.zeros_like(x[0])
+    block = ConvGRU(5, resolve("spikeyolo-p", memory_kernel=kernel), 8).double()
+    torch.nn.init.normal_(block.readout.weight)
+    x = torch.randn(2, 1, 2, 5, 4, 8, dtype=torch.double)  # two windows
+    h, held = torch.zeros_like(x[0, 0]), x[0, 0]
     expected = []
-    for now in x:
+    for window in x:
+        now = window[0]
         update, reset = torch.sigmoid(block.gates(torch.cat([now, h], 1))).split(5, dim=1)
         new = torch.tanh(block.candidate(torch.cat([now, reset * h], 1)))
         h = (1 - update) * h + update * new
-        expected.append(now + block.bn(block.readout(h)))
-    torch.testing.assert_close(block(x), torch.stack(expected), rtol=0, atol=1e-12)
-    torch.testing.assert_close(block.h, h, rtol=0, atol=1e-12)
-    block.reset()
-    parts = torch.cat([block(x[:2]), block(x[2:])])
-    torch.testing.assert_close(parts, torch.stack(expected), rtol=0, atol=1e-12)
+        held = torch.cat([now[..., :5], held[..., 5:]], dim=-1)  # the left is heard, later all
+        expected.append(held + block.readout(h))
+    for window, wanted in zip(x, expected, strict=True):
+        torch.testing.assert_close(block(window, left_half()), wanted[None])
+    torch.testing.assert_close(block.h, h)
     with pytest.raises(ValueError, match=r"carried state has shape .* call reset\(\) before"):
-        block(x[:, :1])
+        block(x[0, :, :1], left_half(batch=1))
     block.reset()
     block.keep_state = False
-    block(x)
+    block(x[0], left_half())
     assert block.h is None
+    assert block.held is None
 
 
 @torch.no_grad()
-def test_it_begins_as_the_network_without_it(events):
+def test_it_begins_as_the_network_without_it_and_repeats(events):
     plain, ours = network("none").double().eval(), network().double().eval()
-    x = events(T, 1, 2, 32, 32)
+    x = 9 + events(T, 1, 2, 32, 32)
     assert all(map(torch.equal, ours(x), plain(x)))
+    ours.carry_state = True
+    for window in (x, 0 * x, 0 * x):
+        assert all(map(torch.equal, ours(window), plain(x)))
 
 
 @torch.no_grad()
@@ -80,6 +84,7 @@ def test_every_multiplication_has_its_price(lively, events):
         c = memory.readout.out_channels
         px = (32 // stride) * (64 // stride)
         more += px * (2 * c * 2 * c + 2 * c * c + c * c + c + c)  # gates, candidate, read-out
+        more += T * 2 * 32 * 64  # events into cells
     mac = sum(layer.mac for layer in ours.layers) - sum(layer.mac for layer in theirs.layers)
     assert mac == pytest.approx(more, rel=1e-12)
     assert ours.snn_mj == ours.ann_mj
@@ -90,9 +95,11 @@ def test_its_state_is_cut_cleared_kept_and_put_back(events):
     randomise_batch_norms(model)
     model.carry_state = True
     x = events(T, 2, 2, 64, 64)
+    for memory in model.memory:
+        torch.nn.init.normal_(memory.readout.weight)
     model(x)
     state = state_of(model)
-    assert sorted(state) == [f"memory.{k}.h" for k in range(3)]
+    assert sorted(state) == [f"memory.{k}.{name}" for k in range(3) for name in ("h", "held")]
     begin_clips(model, torch.tensor([True, False]))
     for k, memory in enumerate(model.memory):
         assert not memory.h.requires_grad

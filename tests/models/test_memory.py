@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+from torch import nn
 
 from models import build_model, resolve
 from models.checkpoint import load_checkpoint, load_model, save_checkpoint
 from models.deploy import deploy
-from models.energy import measure_energy
+from models.energy import PJ_PER_AC, measure_energy
 from models.memory import LearntNode, Memory
-from models.neuron import ILIFNode, neurons
+from models.memory.heard import Heard
+from models.neuron import ILIFNode
 from models.spike_driven import SpikeDrivenConv, spike_driven
 from models.start import start_from
 from models.thrift import EnergyMeter
@@ -25,10 +27,19 @@ def network(memory="spiking", **settings):
 
 @pytest.fixture
 def memory():
+    """One of D = 4, stride 8, whose convolutions have learnt something."""
     torch.manual_seed(0)
-    block = Memory(lambda: ILIFNode(4, 0.5), 6, 4, kernel=3)
-    randomise_batch_norms(block)
+    block = Memory(lambda: ILIFNode(4, 0.5), 6, resolve("spikeyolo-p", memory_kernel=3), 8)
+    for conv in (block.recurrent, block.readout):
+        nn.init.normal_(conv.weight, std=0.3)
     return block.double().eval()
+
+
+def left_half(times=1.0, batch=2):
+    """Events of a window in the left 32 px of 64, 6 a px: left_half() -> [2, B, 2, 32, 64]."""
+    x = torch.zeros(2, batch, 2, 32, 64, dtype=torch.double)
+    x[..., :32] = 1.5 * times
+    return x
 
 
 def test_a_learnt_node_of_a_fixed_decay_is_the_integer_neuron():
@@ -46,52 +57,69 @@ def test_a_learnt_node_of_a_fixed_decay_is_the_integer_neuron():
     assert ours.decay_logit.grad.abs() > 0
 
 
+def test_a_cell_is_heard_where_events_come_and_beside():
+    heard = Heard(8, 4.0)
+    held = torch.ones(2, 3, 4, 8)
+    held[1] = 0  # at rest: heard everywhere
+    cells = heard(left_half(), held)
+    assert cells.shape == (2, 1, 4, 8)
+    assert cells[0, 0].all(0).tolist() == [True] * 5 + [False] * 3
+    assert cells[1].all()
+    assert heard(left_half(), None).all()
+    assert not heard(left_half(4 / 6), held)[0].any()  # 4 a px are no more than 4
+
+
 @torch.no_grad()
 def test_the_memory_is_what_its_equations_say(memory):
-    x = torch.randn(3, 2, 6, 4, 4, dtype=torch.double) * 2
-    drive = memory.write(x)
-    memory.write.neuron.reset()
-    v = torch.zeros_like(x[0])
-    feedback = torch.zeros_like(x[0])
+    x = torch.randn(2, 3, 2, 6, 4, 8, dtype=torch.double) * 2  # two windows of three steps
+    counts = [ILIFNode(4, 0.5)(window) for window in x]
+    memory.neuron.keep_state, memory.read.keep_state = True, False
+    assert torch.equal(memory(x[0], left_half()), x[0])  # at rest
+    v, feedback = counts[0][-1], torch.zeros_like(x[0, 0])
     decay = memory.neuron.decay[:, None, None]
     expected = []
     for t in range(3):
-        u = decay * v + drive[t] + feedback
+        u = decay * v + feedback
         count = u.clamp(0, 4).round()
+        count[..., :5] = 0
         v, feedback = u - count, memory.recurrent(count)
-        expected.append(x[t] + memory.bn(memory.readout(count)))
-    torch.testing.assert_close(memory(x), torch.stack(expected), rtol=0, atol=1e-12)
-    assert 0.95 < memory.neuron.decay.max() < 1
-    assert memory.neuron.decay.min() > 0.7
-
-
-@torch.no_grad()
-def test_carried_state_makes_two_calls_one(memory):
-    x = torch.randn(4, 2, 6, 4, 4, dtype=torch.double) * 2
-    for module in (memory.neuron, memory.write.neuron):
-        module.keep_state = True
-    whole = memory(x)
-    for module in (memory.neuron, memory.write.neuron):
-        module.reset()
-    parts = torch.cat([memory(x[:1]), memory(x[1:])])
-    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-12)
+        v[..., :5] = counts[1][t][..., :5]
+        shown = memory.readout(count)
+        shown[..., :5] = x[1, t][..., :5]
+        expected.append(shown)
+    torch.testing.assert_close(memory(x[1], left_half()), torch.stack(expected))
+    torch.testing.assert_close(memory.neuron.v, v)
+    assert memory.neuron.decay.min() > 0.98
     with pytest.raises(ValueError, match=r"carried state has shape .* call reset\(\) before"):
-        memory(x[:, :1])
-    memory.neuron.keep_state = False
-    memory.neuron.reset()
-    memory.write.neuron.reset()
-    first = memory(x)
-    memory.write.neuron.reset()
-    assert torch.equal(memory(x), first)
-    assert memory.neuron.v is None
+        memory(x[0, :, :1], left_half(batch=1))
 
 
 @torch.no_grad()
-def test_it_begins_as_the_network_without_it(events):
-    plain, ours = network("none").double().eval(), network().double().eval()
-    x = events(T, 1, 2, 32, 32)
-    for a, b in zip(ours(x), plain(x), strict=True):
-        assert torch.equal(a, b)
+def test_without_carried_state_every_window_is_at_rest(memory):
+    x = torch.randn(2, 2, 6, 4, 8, dtype=torch.double)
+    memory.neuron.keep_state = memory.read.keep_state = False
+    assert torch.equal(memory(x, left_half()), x)
+    assert torch.equal(memory(x, 0 * left_half()), x)
+    assert memory.neuron.v is None
+    assert memory.neuron.feedback is None
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("settings", [
+    {}, {"activation": "nilif", "input_scale": 8.0}, {"max_spikes": 16, "input_scale": 4.0},
+])  # fmt: skip
+def test_before_it_learns_it_repeats_what_it_heard(lively, events, settings):
+    model = lively(network(bins_per_step=T, **settings))
+    plain = lively(network("none", bins_per_step=T, **settings))
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if "memory" not in k})
+    model.carry_state = True
+    x, nothing = 9 * torch.ones(T, 1, 2, 32, 64).double(), torch.zeros(T, 1, 2, 32, 64).double()
+    x[..., 20:] = events(T, 1, 2, 32, 44)
+    expected = plain(x)
+    for window in (x, nothing, nothing):
+        for ours, theirs in zip(model(window), expected, strict=True):
+            assert torch.equal(ours, theirs)
+    assert not torch.equal(plain(nothing)[0], expected[0])
 
 
 @torch.no_grad()
@@ -103,6 +131,7 @@ def test_deployed_and_binary_they_are_the_same(lively, events, settings):
     deployed = deploy(model)
     twin = spike_driven(deployed)
     windows = [events(T, 1, 2, 32, 64, seed=k) for k in range(3)]
+    windows[1:2] = [left_half(batch=1), 0 * windows[0]]
     for net in (model, deployed, twin):
         net.carry_state = True
     for x in windows:
@@ -117,48 +146,60 @@ def test_deployed_and_binary_they_are_the_same(lively, events, settings):
 
 @torch.no_grad()
 def test_energy_counts_recurrent_synapses_as_spikes(lively, events):
-    model, x = lively(network()), events(T, 2, 2, 32, 32)
-    report = measure_energy(model, [x])
+    model, first = lively(network()), events(T, 2, 2, 32, 64)
+    model.carry_state = True
+    report = measure_energy(model, [[first, left_half()]])
     by_name = {layer.name: layer for layer in report.layers}
-    seen = []
+    fired: dict[str, float] = {}
     deployed = deploy(model)
-    for memory in deployed.memory:
-        memory.neuron.register_forward_hook(lambda _n, _x, y: seen.append(y.sum().item()))
-    deployed(x)
-    for k in range(3):
-        width = deployed.memory[k].recurrent.out_channels
+    for k, memory in enumerate(deployed.memory):
+        memory.neuron.register_forward_hook(
+            lambda _n, _x, y, k=k: fired.update({k: fired.get(k, 0.0) + y.sum().item()})
+        )
+    deployed(first)
+    assert sum(fired.values()) == 0  # everything is heard
+    deployed(left_half())
+    assert fired[0] > 0
+    for k, memory in enumerate(deployed.memory):
         for part in ("recurrent", "readout"):
             layer = by_name[f"memory.{k}.{part}"]
             assert layer.mac == 0
-            assert layer.ac == pytest.approx(sum(seen[T * k : T * (k + 1)]) * width / 2)
-    assert by_name["memory.0.recurrent"].ac > 0
-    assert by_name["memory.0.write.conv"].mac == 0
+            assert layer.ac == pytest.approx(fired[k] * memory.recurrent.out_channels / 4)
+        events_added = (first.sum() + left_half().sum()).item() / 4
+        assert by_name[f"memory.{k}.heard"].ac == pytest.approx(events_added)
 
 
 def test_every_part_of_a_memory_learns(events):
-    model = network().double().train()
+    model = network(memory_kernel=3).double().train()
     randomise_batch_norms(model)
-    sum(m.square().mean() for m in model(events(T, 2, 2, 64, 64))).backward()
+    model.carry_state = True
+    model(9 + events(T, 2, 2, 64, 64))
+    model(torch.zeros(T, 2, 2, 64, 64).double())
+    maps = model(torch.zeros(T, 2, 2, 64, 64).double())
+    sum(m.square().mean() for m in maps).backward()
     for name, parameter in model.memory.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_the_energy_to_learn_counts_every_step_of_a_memory(events):
-    model, x = network().double(), events(T, 1, 2, 32, 32)
-    randomise_batch_norms(model)
-    model.eval()
+def test_the_energy_to_learn_counts_every_step_of_a_memory(lively, events):
+    model, x = lively(network()), events(T, 1, 2, 32, 64)
     meter = EnergyMeter(model, x)
+    model.carry_state = True
     model(x)
-    first = meter.share().item()
-    model(x)
-    model(x)
-    assert meter.share().item() == pytest.approx(first, rel=1e-12)
+    assert meter.share().item() > 0
     spikes = []
-    for neuron in neurons(model).values():
-        neuron.register_forward_hook(lambda _n, _x, y: spikes.append(y.shape[0]))
+    for memory in model.memory:
+        memory.neuron.register_forward_hook(lambda _n, _x, y: spikes.append(y.sum().item()))
+    x = 0 * x
     model(x)
-    assert spikes.count(1) == 3 * T
+    assert len(spikes) == 3 * T
+    of_memory = meter._spent["memory.0.neuron"].item()
+    memory = model.memory[0]
+    first, second = spikes[:T]
+    assert first + second > 0
+    synapses = 2 * memory.readout.out_channels  # read-out and recurrent, 1x1
+    assert of_memory == pytest.approx((first + second) * synapses * PJ_PER_AC)
 
 
 def test_a_checkpoint_holds_it_trained_and_deployed(tmp_path, lively, events):
@@ -187,6 +228,7 @@ def test_it_may_begin_with_a_network_without_memory(tmp_path, memory):
     ({"memory": "leaky", "activation": "nilif"}, "memory is 'leaky' with .* expected ilif"),
     ({"memory_kernel": 2}, "memory_kernel is 2, expected 1 or 3"),
     ({"memory": "lstm"}, "memory is 'lstm'"),
+    ({"memory_events": -1.0}, "memory_events is -1.0, expected 0 or more"),
 ])  # fmt: skip
 def test_impossible_memories_are_refused(settings, sentence):
     with pytest.raises(ValueError, match=sentence):
