@@ -106,7 +106,8 @@ $(PAIR)/ilif-%/0/best.pt: $(BASE)/cache/manifest.json
 
 .SECONDEXPANSION:
 $(PAIR)/%/best.pt: $(PAIR)/start/$$(notdir $$*)/best.pt $(PAIR)/twin/$$(notdir $$*)/best.pt
-	$(train) $($(firstword $(subst /, ,$*))) --epochs 7 --init $(PAIR)/start/$(notdir $*) --distill $(PAIR)/twin/$(notdir $*)
+	$(train) $($(firstword $(subst /, ,$*))) --epochs 7 --init $(PAIR)/start/$(notdir $*) \
+	    $(if $(findstring spikeyolo,$(MODEL)),--distill $(PAIR)/twin/$(notdir $*))
 
 $(PAIR)/%/test/metrics.json: $(PAIR)/%/best.pt
 	$(BIN)/python eval_gen1.py --checkpoint $(PAIR)/$* --cache $(BASE)/cache --output $(@D)
