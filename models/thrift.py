@@ -34,7 +34,6 @@ class EnergyMeter:
                 met = la.macs_per_step / la.neurons
                 self._price_pj[la.neuron] = self._price_pj.get(la.neuron, 0.0) + PJ_PER_AC * met
         self._spent: dict[str, Tensor] = {}
-        network.register_forward_pre_hook(lambda _network, _inputs: self._spent.clear())
         for name, neuron in neurons(network).items():
             if name in self._price_pj:
                 assert isinstance(neuron, nn.Module)
@@ -42,9 +41,8 @@ class EnergyMeter:
                 neuron.register_forward_hook(partial(self._add, name, price_pj))
 
     def _add(self, name: str, price_pj: float, _neuron: nn.Module, _x: object, y: Tensor) -> None:
-        if torch.is_grad_enabled():  # a memory's neuron is called in every step
-            spent = y.sum() * (price_pj / y.shape[1])
-            self._spent[name] = self._spent[name] + spent if name in self._spent else spent
+        if torch.is_grad_enabled():
+            self._spent[name] = y.sum() * (price_pj / y.shape[1])
 
     def share(self) -> Tensor:
         """Energy per image of the last forward with gradients, over the ANN-equivalent's."""

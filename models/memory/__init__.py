@@ -12,11 +12,11 @@ from jaxtyping import Bool, Float
 from spikingjelly.activation_based import base
 from torch import Tensor, nn
 
-from models.blocks import NeuronFactory
+from models.blocks import NeuronFactory, per_step
 from models.memory.heard import Heard
 
-#: Steps after which a membrane that hears nothing has leaked to 1/e, before anything is learnt.
-LASTING_STEPS = 64.0
+#: Windows after which a membrane that hears nothing has leaked to 1/e, before anything is learnt.
+LASTING_WINDOWS = 64.0
 
 
 class SpikeCount(torch.autograd.Function):
@@ -32,6 +32,14 @@ class SpikeCount(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (window,) = ctx.saved_tensors
         return grad * window, None
+
+
+def refuse_other_shape(state: Tensor, wanted: Tensor) -> None:
+    """ValueError for a carried state of another batch or resolution."""
+    if state.shape != wanted.shape:
+        found = f"the carried state has shape {tuple(state.shape)}, the input needs"
+        expected = "call reset() before another batch size or resolution"
+        raise ValueError(f"{found} {tuple(wanted.shape)}: {expected}")
 
 
 class LearntNode(base.MemoryModule):
@@ -76,11 +84,8 @@ class LearntNode(base.MemoryModule):
             self.register_buffer("fixed_decay", fixed)
 
     def check_state(self, x: Float[Tensor, "T B C H W"]) -> None:
-        if self.v is not None and self.v.shape != x.shape[1:]:
-            raise ValueError(
-                f"the carried state has shape {tuple(self.v.shape)}, the input needs "
-                f"{tuple(x.shape[1:])}: call reset() before another batch size or resolution"
-            )
+        if self.v is not None:
+            refuse_other_shape(self.v, x[0])
 
     def multi_step_forward(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B C H W"]:
         self.check_state(x)
@@ -112,23 +117,28 @@ def leaky_factory(settings: Any) -> NeuronFactory:
 
 
 class HoldingNode(LearntNode):
-    """Stores counts where they are heard, fires them elsewhere: x [1, B, C, H, W] -> 0..D.
+    """Stores counts where they are heard, fires them elsewhere: x [T, B, C, H, W] -> 0..D.
 
-    Where heard, bool [B, 1, H, W]: V[t] = x[t], and no spikes. Elsewhere, as a `LearntNode`,
-    U[t] = decay * V[t-1] + feedback[t-1];  S[t] = round(clip(U[t], 0, D));  V[t] = U[t] - S[t]
+    Where heard, bool [B, 1, H, W]: V = x, and no spikes. Elsewhere, as a `LearntNode`, from window
+    to window: U = decay * V + feedback;  S = round(clip(U, 0, D));  V = U - S
+    Each of the T steps has a membrane; the state is [B, T, C, H, W], and feedback, too.
     """
 
+    def check_state(self, x: Float[Tensor, "T B C H W"]) -> None:
+        if self.v is not None:
+            refuse_other_shape(self.v, x.transpose(0, 1))
+
     def multi_step_forward(  # type: ignore[override]
-        self, x: Float[Tensor, "1 B C H W"], heard: Bool[Tensor, "B 1 H W"]
-    ) -> Float[Tensor, "1 B C H W"]:
-        stored = x[0].to(torch.promote_types(x.dtype, torch.float32))
+        self, x: Float[Tensor, "T B C H W"], heard: Bool[Tensor, "B 1 H W"]
+    ) -> Float[Tensor, "T B C H W"]:
+        stored = x.transpose(0, 1).to(torch.promote_types(x.dtype, torch.float32))
         u = torch.zeros_like(stored)
         if self.v is not None and self.feedback is not None:
             u = self.decay[..., None, None] * self.v + self.feedback
-        count = SpikeCount.apply(u, self.max_spikes).masked_fill(heard, 0)
+        count = SpikeCount.apply(u, self.max_spikes).masked_fill(heard[:, None], 0)
         v = u - (count.detach() if self.detach_reset else count)
-        self.v = torch.where(heard, stored, v)
-        return count.to(x.dtype)[None]
+        self.v = torch.where(heard[:, None], stored, v)
+        return count.to(x.dtype).transpose(0, 1).contiguous()
 
     def holds(self) -> Tensor | None:
         """Of every neuron something that is 0 at rest; None at rest."""
@@ -140,9 +150,9 @@ class HoldingNode(LearntNode):
 class Memory(nn.Module):
     """x [T, B, C, H, W] and events [T', B, _, s*H, s*W] -> x, from memory where no events come.
 
-    Where they come, the neuron stores the spikes of x. Elsewhere it fires, and readout(S[t]) takes
-    the place of x[t]; feedback[t] = recurrent(S[t]). Both convolutions begin as identities: before
-    it learns, a memory repeats the spikes it heard last, and a window from rest is seen as without.
+    Where they come, the neuron stores the spikes of x. Elsewhere it fires, and readout(S) takes
+    the place of x; feedback = recurrent(S). Both convolutions begin as identities: before it
+    learns, a memory repeats the spikes it heard last, and a window from rest is seen as without.
     """
 
     multiplies = ("read",)  # spike_value is divided out
@@ -150,7 +160,7 @@ class Memory(nn.Module):
 
     def __init__(self, neuron: NeuronFactory, channels: int, settings: Any, stride: int) -> None:
         super().__init__()
-        kernel, leak = settings.memory_kernel, torch.full((channels,), -1 / LASTING_STEPS)
+        kernel, leak = settings.memory_kernel, torch.full((channels,), -1 / LASTING_WINDOWS)
         self.heard = Heard(stride, settings.memory_events)
         self.read: Any = neuron()
         self.neuron = HoldingNode(settings.max_spikes, leak.exp())
@@ -172,16 +182,12 @@ class Memory(nn.Module):
         node = self.neuron
         node.check_state(x)
         heard = self.heard(events, node.holds())
-        carried, node.keep_state = node.keep_state, True  # from step to step
-        shown = []
-        for now in self.read(x) / self.read.spike_value:
-            count = node(now[None], heard)[0]
-            shown.append(self.readout(count))
-            node.feedback = self.recurrent(count)
-        node.keep_state = carried
-        if not carried:
+        counts = node(self.read(x) / self.read.spike_value, heard)
+        shown = per_step(counts, self.readout)
+        node.feedback = per_step(counts, self.recurrent).transpose(0, 1)
+        if not node.keep_state:
             node.reset()
-        return torch.where(heard, x, torch.stack(shown))
+        return torch.where(heard, x, shown)
 
 
 def is_of_memory(name: str) -> bool:

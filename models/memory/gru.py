@@ -7,6 +7,7 @@ from jaxtyping import Float
 from spikingjelly.activation_based import base
 from torch import Tensor, nn
 
+from models.memory import refuse_other_shape
 from models.memory.heard import Heard
 from models.operations import Work
 
@@ -58,11 +59,7 @@ class ConvGRU(base.MemoryModule):
     ) -> Float[Tensor, "T B C H W"]:
         wide = torch.promote_types(x.dtype, torch.float32)  # as membranes are
         h = torch.zeros_like(x[0], dtype=wide) if self.h is None else self.h
-        if h.shape != x.shape[1:]:
-            raise ValueError(
-                f"the carried state has shape {tuple(h.shape)}, the input needs "
-                f"{tuple(x.shape[1:])}: call reset() before another batch size or resolution"
-            )
+        refuse_other_shape(h, x[0])
         heard = self.heard(events, self.held)
         held = torch.zeros_like(x[0]) if self.held is None else self.held
         outputs = []

@@ -12,7 +12,7 @@ class Heard(nn.Module):
     """Events [T, B, C, s*H, s*W] of a window -> where they are heard, bool [B, 1, H, W].
 
     A cell is heard if it, or one of the eight around it, has more than `events` a px. held: what
-    the memory keeps [B, C, H, W], None or all 0 of a sample at rest, which is heard everywhere.
+    the memory keeps [B, ...], None or all 0 of a sample at rest, which is heard everywhere.
     """
 
     def __init__(self, stride: int, events: float) -> None:
@@ -20,7 +20,7 @@ class Heard(nn.Module):
         self.stride, self.events = stride, events
 
     def forward(
-        self, x: Float[Tensor, "T B C _ _"], held: Float[Tensor, "B _ H W"] | None
+        self, x: Float[Tensor, "T B C _ _"], held: Float[Tensor, "B ..."] | None
     ) -> Bool[Tensor, "B 1 H W"]:
         cells = F.avg_pool2d(x.float().sum((0, 2))[:, None], self.stride)
         heard = F.max_pool2d(cells, 3, 1, 1) > self.events
