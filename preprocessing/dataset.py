@@ -136,10 +136,11 @@ class HistogramDataset(Dataset[Sample]):
     within half a stride; a warning counts labels without a sample. They are clipped to the frame;
     a box without area there is left out, as where `keep(boxes)` (BOX [n] -> bool [n], e.g. an
     EvalProtocol's) is False. augment draws from (seed, epoch, index), whatever the number of
-    workers; augment_alike: the same for all samples of a recording in an epoch. `input` is one of
-    INPUTS. in_memory decompresses the split once. `failed`: recordings that preprocessing could
-    not use -> reason, with a warning. Raises ValueError for a cache unfinished, damaged, unlike
-    `settings` or of other `classes`, and for a class beyond `num_classes`.
+    workers; augment_alike: the same for all samples of a recording in an epoch. labelled_only: none
+    without a label time. `input` is one of INPUTS. in_memory decompresses the split once. `failed`:
+    recordings that preprocessing could not use -> reason, with a warning. Raises ValueError for a
+    cache unfinished, damaged, unlike `settings` or of other `classes`, and for a class beyond
+    `num_classes`.
     """
 
     def __init__(
@@ -157,6 +158,7 @@ class HistogramDataset(Dataset[Sample]):
         classes: Sequence[str] | None = None,
         num_classes: int | None = None,
         augment_alike: bool = False,
+        labelled_only: bool = False,
     ) -> None:
         self.geometry = geometry
         self._augment, self._seed, self._keep = augment, seed, keep
@@ -198,6 +200,8 @@ class HistogramDataset(Dataset[Sample]):
             rows = np.arange(len(times_us))
             index.append(np.stack([np.full_like(rows, i), rows, times_us, label_us], axis=1))
         self._index = np.concatenate(index)
+        if labelled_only:
+            self._index = self._index[self.labelled]
         if self.n_unsampled:
             found = f"{self.n_unsampled} of {self.n_labels} labels have no sample"
             warnings.warn(f"{self.name}: {found} ({self.settings.sampling})", stacklevel=2)

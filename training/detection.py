@@ -44,7 +44,8 @@ def detection_task(
         in_memory=config.in_memory,
     )
     augment, clip = config.augment if config.augment_on else None, config.stream.clip
-    train_set = split("train", augment=augment, seed=config.seed, augment_alike=clip > 0)
+    split_to_learn = partial(split, "train", augment=augment, seed=config.seed)
+    train_set = split_to_learn(augment_alike=clip > 0, labelled_only=not clip)
     val_set, stream = split("val"), None
     if clip:
         stream = Stream(train_set, config.stream, config.batch_size)

@@ -217,6 +217,20 @@ def test_windows_between_the_labels_teach_nothing(config, short_windows):
         assert (m.grad.flatten(1).abs().sum(1) > 0).tolist() == labelled.tolist()
 
 
+def test_single_windows_between_the_labels_teach_nothing_either(config, short_windows):
+    single = replace(config, cache=short_windows, stream=ClipConfig(), augment_on=False)
+    data = train_gen1.trainer_of(single).task.data
+    assert len(data) == sum(TRAIN)
+    (batch,) = data.batches(0, [[*range(sum(TRAIN))]])
+    dataset = open_set(short_windows)
+    known = [dataset.label_times[k] for k in dataset.labelled.nonzero()[0]]
+    assert [*zip(batch.recordings, batch.times_us.tolist(), strict=True)] == known
+    for k, (name, t_us) in enumerate(known):
+        label_us = dataset.labels(name)["t"]
+        nearest_us = label_us[np.abs(label_us - t_us).argmin()]
+        assert (batch.targets[:, 0] == k).sum() == (label_us == nearest_us).sum()
+
+
 def batch_sample(batch, row):
     targets = batch.targets[batch.targets[:, 0] == row, 1:]
     return Sample(batch.frames[:, row], targets, batch.recordings[row], int(batch.times_us[row]))
