@@ -116,11 +116,14 @@ $(PAIR)/%/test/metrics.json: $(PAIR)/%/best.pt
 # ROW/SEED: none and twin go on from what `pair` trained on streets that move, 16 windows from rest at
 # a time; longer goes on from none; hold is none with a memory that has not learnt, spiking one that
 # has; gru is the twin with its own; leaky learns decays. none is scored with its membranes carried, too.
-STOPS    := bench-stops
+# Windows of 50 ms: make STOPS=stops-50 WINDOW_MS=50 HEARD=0.8 stops-50/hold/0/test/metrics.json
+STOPS     := bench-stops
+WINDOW_MS := 250
+HEARD     := 4
 MEMORIES := $(foreach run,none hold spiking twin gru,$(SEEDS:%=$(STOPS)/$(run)/%/test)) $(foreach run,none/0/carried longer/0/test leaky/0/test,$(STOPS)/$(run))
 AT_REST  := --epochs 4 --eval-every 4 --batch-size 16 --optim.lr 3e-3
 IN_CLIPS := --epochs 4 --eval-every 4 --batch-size 4 --stream.clip 8 --stream.random-share 0
-REMEMBER := --freeze detector --optim.lr 2e-4 $(IN_CLIPS)
+REMEMBER := --freeze detector --model.memory-events $(HEARD) --optim.lr 2e-4 $(IN_CLIPS)
 on-none    = --init $(PAIR)/1x8/$(1) $(OF_8) $(AT_REST)
 on-longer  = --init $(STOPS)/none/$(1) $(OF_8) $(AT_REST)
 on-leaky   = --init $(PAIR)/1x8/$(1) $(OF_8) --model.memory leaky --optim.lr 3e-3 $(IN_CLIPS)
@@ -133,7 +136,7 @@ memory: $(MEMORIES:%=%/metrics.json)
 
 $(STOPS)/cache/manifest.json: | $(READY)
 	$(BIN)/python -m simulator $(STOPS)/recordings --stops --train 32 --val 4 --test 16 --seconds 8 --seed 4
-	$(BIN)/python -m preprocessing --input $(STOPS)/recordings --output $(STOPS)/cache --every-ms 250 --time-steps 2 --downsample 2
+	$(BIN)/python -m preprocessing --input $(STOPS)/recordings --output $(STOPS)/cache --every-ms $(WINDOW_MS) --window-ms $(WINDOW_MS) --time-steps 2 --downsample 2
 
 .PRECIOUS: $(STOPS)/%/best.pt
 $(STOPS)/%: export OMP_NUM_THREADS = 1
@@ -144,7 +147,7 @@ $(foreach row,longer spiking,$(SEEDS:%=$(STOPS)/$(row)/%/best.pt)): $(STOPS)/%/b
 	$(train)
 
 $(SEEDS:%=$(STOPS)/hold/%/best.pt): $(STOPS)/hold/%/best.pt: $(STOPS)/none/%/best.pt
-	$(BIN)/python -m models.memory $(STOPS)/none/$* --output $@
+	$(BIN)/python -m models.memory $(STOPS)/none/$* --events $(HEARD) --output $@
 
 $(SEEDS:%=$(STOPS)/gru/%/best.pt): $(STOPS)/gru/%/best.pt: $(STOPS)/twin/%/best.pt
 	$(train)
