@@ -32,7 +32,10 @@ def remember(checkpoint: str | Path, output: str | Path | None = None, events: f
         holds = f"{found.name!r} with memory {getattr(found, 'memory', 'none')!r}"
         raise ValueError(f"{source}: holds {holds}, expected a SpikeYOLO without memory")
     kind: Literal["gru", "spiking"] = "gru" if found.activation == "relu" else "spiking"
-    model = build_network(replace(found, memory=kind, memory_events=events))
+    try:
+        model = build_network(replace(found, memory=kind, memory_events=events))
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
     started = start_from(model, trained, str(source))
     meta = {**trained.meta, "remembers_from": str(source)}
     save_checkpoint(target, model.config, model.state_dict(), meta)
