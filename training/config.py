@@ -212,6 +212,10 @@ class TrainConfig(DetectorRunConfig):
         if self.stream.clip and self.distill:
             found = f"stream.clip is {self.stream.clip} with distill {self.distill}"
             raise ValueError(f"{found}, expected one of them: a teacher remembers nothing")
+        memory = getattr(self.model, "memory", "none")
+        if memory in ("spiking", "gru") and self.stream.clip < 2:
+            found = f"model.memory is {memory!r} with stream.clip {self.stream.clip}"
+            raise ValueError(f"{found}, expected 2 or more: it learns from window to window")
 
 
 def plain(settings: Any) -> dict[str, Any]:

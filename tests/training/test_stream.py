@@ -218,7 +218,8 @@ def test_windows_between_the_labels_teach_nothing(config, short_windows):
 
 
 def test_single_windows_between_the_labels_teach_nothing_either(config, short_windows):
-    single = replace(config, cache=short_windows, stream=ClipConfig(), augment_on=False)
+    rest = {"model": replace(TINY, memory="none"), "stream": ClipConfig(), "augment_on": False}
+    single = replace(config, cache=short_windows, **rest)
     data = train_gen1.trainer_of(single).task.data
     assert len(data) == sum(TRAIN)
     (batch,) = data.batches(0, [[*range(sum(TRAIN))]])
@@ -459,7 +460,11 @@ def test_energy_of_streams_is_of_whole_recordings(cache, checkpoint, tmp_path):
 def test_impossible_settings_are_refused(config):
     with pytest.raises(ValueError, match="clip is 2 with distill twin, expected one of them"):
         replace(config, distill="twin")
-    one = replace(TINY, bins_per_step=2)
+    for memory, network in (("spiking", TINY), ("gru", TWIN)):
+        expected = f"memory is '{memory}' with stream.clip 1, expected 2 or more"
+        with pytest.raises(ValueError, match=expected):
+            replace(config, model=network, stream=ClipConfig(1))
+    one = replace(TINY, memory="none", bins_per_step=2)
     with pytest.raises(ValueError, match="clip is 1 for a network of one step, expected 2 or"):
         train_gen1.trainer_of(replace(config, model=one, stream=ClipConfig(1)))
     with pytest.raises(ValueError, match="clip is -1"):
