@@ -42,7 +42,7 @@ def test_it_sees_a_window_as_before_and_says_where_it_comes_from(
 @pytest.mark.parametrize(("settings", "sentence"), [
     ({"memory": "spiking"}, "holds 'spikeyolo-p' with memory 'spiking', expected a SpikeYOLO"),
     ({"name": "ems-res10", "time_steps": 5}, "holds 'ems-res10' with memory 'none', expected"),
-    ({"activation": "qann"}, "best.pt: memory is 'spiking' with activation 'qann', expected ilif or nilif"),
+    ({"activation": "qann"}, "best.pt: memory is 'spiking' with activation 'qann', expected"),
 ])  # fmt: skip
 def test_what_cannot_remember_is_refused_before_anything_is_written(
     trained, capsys, settings, sentence
