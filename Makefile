@@ -114,13 +114,14 @@ $(PAIR)/%/test/metrics.json: $(PAIR)/%/best.pt
 
 # --- streets that stand still: without memory, with leaky, spiking and ANN ones ---------------------
 # ROW/SEED: none and twin go on from what `pair` trained on streets that move, 16 windows from rest at
-# a time; longer goes on from none; hold is none with a memory that has not learnt, spiking one that
-# has; gru is the twin with its own; leaky learns decays. none is scored with its membranes carried, too.
+# a time; longer goes on from none; hold is none with a memory that has not learnt, spiking with one
+# that has; hold-twin and gru are the twin's; leaky learns decays. none is scored with all membranes
+# carried, too.
 # Windows of 50 ms: make STOPS=stops-50 WINDOW_MS=50 HEARD=0.8 stops-50/hold/0/test/metrics.json
 STOPS     := bench-stops
 WINDOW_MS := 250
 HEARD     := 4
-MEMORIES := $(foreach run,none hold spiking twin gru,$(SEEDS:%=$(STOPS)/$(run)/%/test)) $(foreach run,none/0/carried longer/0/test leaky/0/test,$(STOPS)/$(run))
+MEMORIES := $(foreach run,none hold spiking twin hold-twin gru,$(SEEDS:%=$(STOPS)/$(run)/%/test)) $(foreach run,none/0/carried longer/0/test leaky/0/test,$(STOPS)/$(run))
 AT_REST  := --epochs 4 --eval-every 4 --batch-size 16 --optim.lr 3e-3
 IN_CLIPS := --epochs 4 --eval-every 4 --batch-size 4 --stream.clip 8 --stream.random-share 0
 REMEMBER := --freeze detector --model.memory-events $(HEARD) --optim.lr 2e-4 $(IN_CLIPS)
@@ -148,6 +149,9 @@ $(foreach row,longer spiking,$(SEEDS:%=$(STOPS)/$(row)/%/best.pt)): $(STOPS)/%/b
 
 $(SEEDS:%=$(STOPS)/hold/%/best.pt): $(STOPS)/hold/%/best.pt: $(STOPS)/none/%/best.pt
 	$(BIN)/python -m models.memory $(STOPS)/none/$* --events $(HEARD) --output $@
+
+$(SEEDS:%=$(STOPS)/hold-twin/%/best.pt): $(STOPS)/hold-twin/%/best.pt: $(STOPS)/twin/%/best.pt
+	$(BIN)/python -m models.memory $(STOPS)/twin/$* --events $(HEARD) --output $@
 
 $(SEEDS:%=$(STOPS)/gru/%/best.pt): $(STOPS)/gru/%/best.pt: $(STOPS)/twin/%/best.pt
 	$(train)
