@@ -51,7 +51,6 @@ class LearntNode(base.MemoryModule):
     """
 
     v: Tensor | None
-    feedback: Tensor | None
     is_spiking, repeats, spike_value = True, 1, 1.0
 
     def __init__(
@@ -63,8 +62,6 @@ class LearntNode(base.MemoryModule):
         self.keep_state = True
         self.step_mode = "m"
         self.register_memory("v", None)
-        #: What its spikes of the last step send back to it; the block around it says.
-        self.register_memory("feedback", None)
 
     @property
     def levels(self) -> int:
@@ -123,6 +120,13 @@ class HoldingNode(LearntNode):
     to window: U = decay * V + feedback;  S = round(clip(U, 0, D));  V = U - S
     Each of the T steps has a membrane; the state is [B, T, C, H, W], and feedback, too.
     """
+
+    feedback: Tensor | None
+
+    def __init__(self, max_spikes: int, decay: Tensor) -> None:
+        super().__init__(max_spikes, decay)
+        #: What its spikes of the last window send back to it; the block around it says.
+        self.register_memory("feedback", None)
 
     def check_state(self, x: Float[Tensor, "T B C H W"]) -> None:
         if self.v is not None:
