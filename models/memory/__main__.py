@@ -39,9 +39,8 @@ def remember(checkpoint: str | Path, output: str | Path | None = None, events: f
     started = start_from(model, trained, str(source))
     meta = {**trained.meta, "remembers_from": str(source)}
     save_checkpoint(target, model.config, model.state_dict(), meta)
-    return (
-        f"{target}: {len(started.taken)} tensors of {source}, and memory {kind!r} before the head"
-    )
+    taken = f"{len(started.taken)} tensors of {source}"
+    return f"{target}: {taken}, memory {kind!r} before the head; with --carry-state it remembers"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
