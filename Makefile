@@ -114,19 +114,17 @@ $(PAIR)/%/test/metrics.json: $(PAIR)/%/best.pt
 
 # --- streets that stand still: without memory, with leaky, spiking and ANN ones ---------------------
 # ROW/SEED: none and twin go on from what `pair` trained on streets that move, 16 windows from rest at
-# a time; longer goes on from none; hold is none with a memory that has not learnt, spiking with one
-# that has; hold-twin and gru are the twin's; leaky learns decays. none is scored with all membranes
-# carried, too.
-# Windows of 50 ms: make STOPS=stops-50 WINDOW_MS=50 HEARD=0.8 stops-50/hold/0/test/metrics.json
+# a time; hold is none with a memory that has not learnt, spiking with one that has; hold-twin and gru
+# are the twin's; leaky learns decays. none is scored with all membranes carried, too.
+# Windows of 50 ms: make STOPS=bench-stops-50 WINDOW_MS=50 HEARD=0.8 bench-stops-50/hold/0/test/metrics.json
 STOPS     := bench-stops
 WINDOW_MS := 250
 HEARD     := 4
-MEMORIES := $(foreach run,none hold spiking twin hold-twin gru,$(SEEDS:%=$(STOPS)/$(run)/%/test)) $(foreach run,none/0/carried longer/0/test leaky/0/test,$(STOPS)/$(run))
+MEMORIES := $(foreach run,none hold spiking twin hold-twin gru,$(SEEDS:%=$(STOPS)/$(run)/%/test)) $(foreach run,none/0/carried leaky/0/test,$(STOPS)/$(run))
 AT_REST  := --epochs 4 --eval-every 4 --batch-size 16 --optim.lr 3e-3
 IN_CLIPS := --epochs 4 --eval-every 4 --batch-size 4 --stream.clip 8 --stream.random-share 0
 REMEMBER := --freeze detector --model.memory-events $(HEARD) --optim.lr 2e-4 $(IN_CLIPS)
 on-none    = --init $(PAIR)/1x8/$(1) $(OF_8) $(AT_REST)
-on-longer  = --init $(STOPS)/none/$(1) $(OF_8) $(AT_REST)
 on-leaky   = --init $(PAIR)/1x8/$(1) $(OF_8) --model.memory leaky --optim.lr 3e-3 $(IN_CLIPS)
 on-spiking = --init $(STOPS)/none/$(1) $(OF_8) --model.memory spiking $(REMEMBER)
 on-twin    = --init $(PAIR)/twin/$(1) --model.activation relu $(AT_REST)
@@ -144,7 +142,7 @@ $(STOPS)/%: export OMP_NUM_THREADS = 1
 $(STOPS)/%/best.pt: seed = $(notdir $(@D))
 $(STOPS)/%/best.pt: train = $(BIN)/python train_gen1.py --config configs/synthetic.yaml --cache $(STOPS)/cache --output $(@D) \
     --seed $(seed) --optim.final-lr 0.1 $(call on-$(notdir $(@D:/$(seed)=)),$(seed))
-$(foreach row,longer spiking,$(SEEDS:%=$(STOPS)/$(row)/%/best.pt)): $(STOPS)/%/best.pt: $(STOPS)/none/$$(notdir $$*)/best.pt
+$(SEEDS:%=$(STOPS)/spiking/%/best.pt): $(STOPS)/spiking/%/best.pt: $(STOPS)/none/%/best.pt
 	$(train)
 
 $(SEEDS:%=$(STOPS)/hold/%/best.pt): $(STOPS)/hold/%/best.pt: $(STOPS)/none/%/best.pt
@@ -162,7 +160,7 @@ $(STOPS)/%/best.pt: $(STOPS)/cache/manifest.json $(PAIR)/twin/$$(notdir $$*)/bes
 # Every window of test is priced, with and without state, so that energies compare.
 $(STOPS)/%/metrics.json: $(STOPS)/$$(*D)/best.pt
 	$(BIN)/python eval_gen1.py --checkpoint $(STOPS)/$(*D) --cache $(STOPS)/cache --output $(@D) --energy-samples 0 \
-	    $(if $(filter none/%/test longer/%/test twin/%/test,$*),,--carry-state)
+	    $(if $(filter none/%/test twin/%/test,$*),,--carry-state)
 
 # --- class masks: a head of queries and one per px, spikes without and with memory, the twin -------
 # HEAD/NEURON/SEED; nilif is published (T bins are T pictures), -time lets membranes pass on, e- has
