@@ -184,19 +184,7 @@ class HistogramDataset(Dataset[Sample]):
         index = [np.empty((0, 4), np.int64)]  # recording, row, sample time, label time
         self.n_labels = self.n_unsampled = 0
         for i, (name, path) in enumerate(zip(self.recordings, self._paths, strict=True)):
-            with open_cache(path) as file:
-                header = read_header(file)
-                if difference := difference_of(header, self.settings, self.spec):
-                    raise ValueError(f"{path}: {difference}, as the other files of the cache")
-                labels, times_us = file["labels"][:], file["times_us"][:]
-                if "still_us" in file:
-                    self._still_us[name] = file["still_us"][:]
-            made_of = Path(header.sources[-1].directory, header.sources[-1].name)
-            refuse_unknown_classes(labels, f"{made_of} (in {path})", class_names)
-            label_us = _joined_labels(times_us, labels, self.settings.every_us)
-            self._labels[name], self._times_us[name] = labels, times_us
-            self.n_labels += len(labels)
-            self.n_unsampled += int(np.sum(~np.isin(labels["t"], label_us)))
+            times_us, label_us = self._read_times(name, path, class_names)
             rows = np.arange(len(times_us))
             index.append(np.stack([np.full_like(rows, i), rows, times_us, label_us], axis=1))
         self._index = np.concatenate(index)
@@ -206,6 +194,28 @@ class HistogramDataset(Dataset[Sample]):
             found = f"{self.n_unsampled} of {self.n_labels} labels have no sample"
             warnings.warn(f"{self.name}: {found} ({self.settings.sampling})", stacklevel=2)
         self._frames = [_every_sample(path) for path in self._paths] if in_memory else []
+
+    def _read_times(
+        self, name: str, path: Path, class_names: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Times of a recording's samples and the label time of each, int64 [n]; keeps its labels.
+
+        Raises ValueError for a file unlike the others and for a class that is none of the names.
+        """
+        with open_cache(path) as file:
+            header = read_header(file)
+            if difference := difference_of(header, self.settings, self.spec):
+                raise ValueError(f"{path}: {difference}, as the other files of the cache")
+            labels, times_us = file["labels"][:], file["times_us"][:]
+            if "still_us" in file:
+                self._still_us[name] = file["still_us"][:]
+        made_of = Path(header.sources[-1].directory, header.sources[-1].name)
+        refuse_unknown_classes(labels, f"{made_of} (in {path})", class_names)
+        label_us = _joined_labels(times_us, labels, self.settings.every_us)
+        self._labels[name], self._times_us[name] = labels, times_us
+        self.n_labels += len(labels)
+        self.n_unsampled += int(np.sum(~np.isin(labels["t"], label_us)))
+        return times_us, label_us
 
     def __len__(self) -> int:
         return len(self._index)
