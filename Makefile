@@ -120,10 +120,10 @@ $(PAIR)/%/test/metrics.json: $(PAIR)/%/best.pt
 STOPS     := bench-stops
 WINDOW_MS := 250
 HEARD     := 4
-MEMORIES := $(foreach run,none hold spiking leaky twin hold-twin gru,$(SEEDS:%=$(STOPS)/$(run)/%/test)) $(SEEDS:%=$(STOPS)/none/%/carried)
-AT_REST  := --epochs 4 --eval-every 4 --batch-size 16 --optim.lr 3e-3
-IN_CLIPS := --epochs 4 --eval-every 4 --batch-size 4 --stream.clip 8 --stream.random-share 0
-REMEMBER := --freeze detector --model.memory-events $(HEARD) --optim.lr 2e-4 $(IN_CLIPS)
+MEMORIES  := $(foreach run,none hold spiking leaky twin hold-twin gru,$(SEEDS:%=$(STOPS)/$(run)/%/test)) $(SEEDS:%=$(STOPS)/none/%/carried)
+AT_REST   := --epochs 4 --eval-every 4 --batch-size 16 --optim.lr 3e-3
+IN_CLIPS  := --epochs 4 --eval-every 4 --batch-size 4 --stream.clip 8 --stream.random-share 0
+REMEMBER  := --freeze detector --model.memory-events $(HEARD) --optim.lr 2e-4 $(IN_CLIPS)
 on-none    = --init $(PAIR)/1x8/$(1) $(OF_8) $(AT_REST)
 on-leaky   = --init $(PAIR)/1x8/$(1) $(OF_8) --model.memory leaky --optim.lr 3e-3 $(IN_CLIPS)
 on-spiking = --init $(STOPS)/none/$(1) $(OF_8) --model.memory spiking $(REMEMBER)
