@@ -66,11 +66,12 @@ $(BASE)/%/test/metrics.json: $(BASE)/cache/manifest.json configs/synthetic.yaml
 	$(BIN)/python eval_gen1.py --checkpoint $(BASE)/$* --cache $(BASE)/cache --output $(BASE)/$*/test
 
 # --- a race of equals: the twin of ten epochs, and spikes of seven after three of the twin's -------
-# AxB: A steps of D = B, which see all bins. 1x8-N: --energy-weight N. relu-N, ilif-N: N epochs from
-# scratch. Others that are not asked for: make MODEL=ems-res10 PAIR=pair-ems pair-ems/1x8/0/test/metrics.json
+# AxB: A steps of D = B, which see all bins. 1x8-N: --energy-weight N. 1x8-untaught: begun with the twin,
+# without a teacher. relu-N, ilif-N (1x8), published-N (T steps of one bin, D = 4): N epochs from scratch.
+# Others that are not asked for: make MODEL=ems-res10 PAIR=pair-ems pair-ems/1x8/0/test/metrics.json
 PAIR      := pair
 MODEL     := spikeyolo-p
-PAIRS     := $(foreach run,twin 2x4 1x8 1x16,$(SEEDS:%=$(PAIR)/$(run)/%)) $(foreach run,1x8-0 1x8-0.3 1x8-3 1x4 2x2 4x2 2x1 relu-5 ilif-5 ilif-10,$(PAIR)/$(run)/0)
+PAIRS     := $(foreach run,twin 2x4 1x8 1x16,$(SEEDS:%=$(PAIR)/$(run)/%)) $(foreach run,1x8-0 1x8-0.3 1x8-3 1x8-untaught 1x4 2x2 4x2 2x1 relu-5 relu-40 $(foreach epochs,5 10 40,ilif-$(epochs) published-$(epochs)),$(PAIR)/$(run)/0)
 ALL_BINS  := --model.activation ilif --model.bins-per-step 2
 TWO_STEPS := --model.shown 2 --model.decay 1
 OF_8      := $(ALL_BINS) --model.max-spikes 8 --model.input-scale 2
@@ -83,12 +84,13 @@ OF_8      := $(ALL_BINS) --model.max-spikes 8 --model.input-scale 2
 1x8-0     := $(OF_8)
 1x8-0.3   := $(OF_8) --energy-weight 0.3
 1x8-3     := $(OF_8) --energy-weight 3
+1x8-untaught := $(OF_8)
 1x16      := $(ALL_BINS) --model.max-spikes 16 --model.input-scale 4 --energy-weight 0.3
 
 pair: $(PAIRS:%=%/test/metrics.json)
 	$(BIN)/python eval_gen1.py --compare $(PAIRS) --output $(PAIR)
 
-.PRECIOUS: $(foreach run,twin/% start/% relu-%/0 ilif-%/0 %,$(PAIR)/$(run)/best.pt)
+.PRECIOUS: $(foreach run,twin/% start/% relu-%/0 ilif-%/0 published-%/0 %,$(PAIR)/$(run)/best.pt)
 $(PAIR)/%/best.pt: export OMP_NUM_THREADS = 1
 $(PAIR)/%/best.pt: train = $(BIN)/python train_gen1.py --config configs/synthetic.yaml --cache $(BASE)/cache --output $(@D) \
     --model.name $(MODEL) --seed $(notdir $(@D)) --optim.lr 1e-2 --optim.final-lr $(or $(1),0.3) --eval-every 10
@@ -104,10 +106,13 @@ $(PAIR)/relu-%/0/best.pt: $(BASE)/cache/manifest.json
 $(PAIR)/ilif-%/0/best.pt: $(BASE)/cache/manifest.json
 	$(train) $(OF_8) --epochs $*
 
+$(PAIR)/published-%/0/best.pt: $(BASE)/cache/manifest.json
+	$(train) --model.activation ilif --model.max-spikes 4 --epochs $*
+
 .SECONDEXPANSION:
 $(PAIR)/%/best.pt: $(PAIR)/start/$$(notdir $$*)/best.pt $(PAIR)/twin/$$(notdir $$*)/best.pt
 	$(train) $($(firstword $(subst /, ,$*))) --epochs 7 --init $(PAIR)/start/$(notdir $*) \
-	    $(if $(findstring spikeyolo,$(MODEL)),--distill $(PAIR)/twin/$(notdir $*))
+	    $(if $(findstring ems,$(MODEL))$(findstring untaught,$*),,--distill $(PAIR)/twin/$(notdir $*))
 
 $(PAIR)/%/test/metrics.json: $(PAIR)/%/best.pt
 	$(BIN)/python eval_gen1.py --checkpoint $(PAIR)/$* --cache $(BASE)/cache --output $(@D)
