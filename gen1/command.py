@@ -126,6 +126,30 @@ def run(
         return failed(error)
 
 
+def entry(
+    prog: str, description: str, act: Callable[..., str | int | None], word: str = ""
+) -> Callable[[Sequence[str] | None], int]:
+    """The main(words) of a command whose options are the parameters of `act`.
+
+    Text that `act` returns is printed, a number is the exit code. word: must stand first.
+    """
+
+    def tell(**given: Any) -> int | None:
+        said = act(**given)
+        return print(said) if isinstance(said, str) else said
+
+    def main(words: Sequence[str] | None = None) -> int:
+        parser = command_line(f"{prog} {word}".strip(), description, act)
+        given = sys.argv[1:] if words is None else list(words)
+        if word and given[:1] == [word]:
+            given = given[1:]
+        elif word and not {"--help", "-h"} & {*given}:
+            parser.error(f"expected the word {word} first")
+        return run(parser, tell, given)
+
+    return main
+
+
 def door(main: Callable[[], int]) -> Callable[[], NoReturn]:
     """`main` as the entry of a process, which ends with it."""
     return lambda: leave(main())

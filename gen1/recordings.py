@@ -4,7 +4,6 @@
 """
 
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,21 +224,12 @@ def verify(
     return 1 if found.problems else 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """`python -m gen1.recordings verify DIR`; returns the exit code."""
-    words = sys.argv[1:] if argv is None else list(argv)
-    parser = command.command_line(
-        "python -m gen1.recordings verify",
-        "Count recordings, hours, events and boxes; name what looks wrong.",
-        verify,
-    )
-    if words[:1] == ["verify"]:
-        words = words[1:]
-    elif not {"--help", "-h"} & {*words}:
-        parser.error("expected the word verify first")
-    return command.run(parser, verify, words)
-
-
+main = command.entry(
+    "python -m gen1.recordings",
+    "Count recordings, hours, events and boxes; name what looks wrong.",
+    verify,
+    word="verify",
+)
 enter = command.door(main)
 if __name__ == "__main__":
     enter()

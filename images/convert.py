@@ -4,9 +4,8 @@ Boxes without area are kept out of the json and counted; classes are numbered by
 in the order of YOLO's data.yaml.
 """
 
-import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -125,13 +124,7 @@ def yolo(labels: Path, picture: Path) -> Iterator[Labelled]:
             yield Labelled(names[label], xywh)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    parser = command.command_line("python -m images.convert", __doc__, convert)
-    words = sys.argv[1:] if argv is None else list(argv)
-    return command.run(parser, lambda **given: print(convert(**given)), words)
-
-
+main = command.entry("python -m images.convert", __doc__, convert)
 enter = command.door(main)
 if __name__ == "__main__":
     enter()

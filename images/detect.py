@@ -1,6 +1,5 @@
 """`python -m images.detect PICTURE|DIR|VIDEO`: boxes as COCO's json, and pictures with them."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -143,12 +142,7 @@ def read_video(path: Path) -> tuple[float, Iterator[np.ndarray]]:
     return float(capture.get(cv2.CAP_PROP_FPS)) or 25.0, frames()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    parser = command.command_line("python -m images.detect", __doc__, detect)
-    return command.run(parser, detect, sys.argv[1:] if argv is None else argv)
-
-
+main = command.entry("python -m images.detect", __doc__, detect)
 enter = command.door(main)
 if __name__ == "__main__":
     enter()

@@ -1,7 +1,5 @@
 """`python -m gen1.labels convert SOURCE OUTPUT`: labels of other formats -> *_bbox.npy."""
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from gen1 import command
@@ -31,19 +29,12 @@ def convert_labels(
         print(line)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """`python -m gen1.labels convert SOURCE OUTPUT`; returns the exit code."""
-    words = sys.argv[1:] if argv is None else list(argv)
-    parser = command.command_line(
-        "python -m gen1.labels convert", "Turn labels of other formats into ours.", convert_labels
-    )
-    if words[:1] == ["convert"]:
-        words = words[1:]
-    elif not {"--help", "-h"} & {*words}:
-        parser.error("expected the word convert first")
-    return command.run(parser, convert_labels, words)
-
-
+main = command.entry(
+    "python -m gen1.labels",
+    "Turn labels of other formats into ours.",
+    convert_labels,
+    word="convert",
+)
 enter = command.door(main)
 if __name__ == "__main__":
     enter()

@@ -1,6 +1,5 @@
 """The command `python -m models.authors`: a published file as one of our checkpoints."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -80,17 +79,12 @@ def convert_file(
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    parser = command.command_line(
-        "python -m models.authors",
-        "Turn a checkpoint of the SpikeYOLO, EMS-YOLO or Spike2Former authors into one of ours.\n"
-        "Nothing in their file is executed.",
-        convert_file,
-    )
-    return command.run(parser, lambda **given: print(convert_file(**given)), argv)
-
-
+main = command.entry(
+    "python -m models.authors",
+    "Turn a checkpoint of the SpikeYOLO, EMS-YOLO or Spike2Former authors into one of ours.\n"
+    "Nothing in their file is executed.",
+    convert_file,
+)
 enter = command.door(main)
 if __name__ == "__main__":
     enter()

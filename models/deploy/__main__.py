@@ -1,7 +1,6 @@
 """The command `python -m models.deploy`: a trained checkpoint as a deployed one, proven equal."""
 
 import copy
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -85,18 +84,13 @@ def deploy_file(checkpoint: str | Path, output: str | Path | None = None) -> str
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    parser = command.command_line(
-        "python -m models.deploy",
-        "Fold batch norms and re-parameterised convolutions of a trained checkpoint: one\n"
-        "convolution with bias per synapse layer. eval_gen1.py and load_model read the result\n"
-        "like any checkpoint; it cannot be trained on.",
-        deploy_file,
-    )
-    return command.run(parser, lambda **given: print(deploy_file(**given)), argv)
-
-
+main = command.entry(
+    "python -m models.deploy",
+    "Fold batch norms and re-parameterised convolutions of a trained checkpoint: one\n"
+    "convolution with bias per synapse layer. eval_gen1.py and load_model read the result\n"
+    "like any checkpoint; it cannot be trained on.",
+    deploy_file,
+)
 enter = command.door(main)
 if __name__ == "__main__":
     enter()

@@ -1,6 +1,5 @@
 """The command `python -m models.export`: a deployed checkpoint for other engines."""
 
-from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -131,17 +130,12 @@ def golden_folder(
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    parser = command.command_line(
-        "python -m models.export",
-        "A deployed checkpoint for hardware and other programs; docs/export.md says which form\n"
-        "suits which.",
-        export_file,
-    )
-    return command.run(parser, lambda **given: print(export_file(**given)), argv)
-
-
+main = command.entry(
+    "python -m models.export",
+    "A deployed checkpoint for hardware and other programs; docs/export.md says which form\n"
+    "suits which.",
+    export_file,
+)
 enter = command.door(main)
 if __name__ == "__main__":
     enter()

@@ -1,6 +1,5 @@
 """The command `python -m models.memory`: a trained network with a memory that has not learnt."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -43,18 +42,13 @@ def remember(checkpoint: str | Path, output: str | Path | None = None, events: f
     return f"{target}: {taken}, memory {kind!r} before the head; with --carry-state it remembers"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    parser = command.command_line(
-        "python -m models.memory",
-        "Give a trained SpikeYOLO a memory: where no events come, it shows the head what it heard\n"
-        "last. Nothing is trained. eval_gen1.py and detect_gen1.py --carry-state use the result\n"
-        "like any checkpoint, and train_gen1.py --init begins with it. See docs/memory.md.",
-        remember,
-    )
-    return command.run(parser, lambda **given: print(remember(**given)), argv)
-
-
+main = command.entry(
+    "python -m models.memory",
+    "Give a trained SpikeYOLO a memory: where no events come, it shows the head what it heard\n"
+    "last. Nothing is trained. eval_gen1.py and detect_gen1.py --carry-state use the result\n"
+    "like any checkpoint, and train_gen1.py --init begins with it. See docs/memory.md.",
+    remember,
+)
 enter = command.door(main)
 if __name__ == "__main__":
     enter()
