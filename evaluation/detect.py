@@ -21,6 +21,11 @@ from preprocessing.inputs import check_input, input_geometry
 Detections = dict[str, np.ndarray]
 
 
+def spread_out(samples: int, count: int) -> list[int]:
+    """Indices of `count` of so many samples, all of them at most, evenly over the split."""
+    return np.linspace(0, samples - 1, min(count, samples)).astype(int).tolist()
+
+
 def open_split(
     cache: str | Path,
     split: str,

@@ -1,6 +1,5 @@
 """Checkpoint + cache -> mAP under a named protocol, energy per inference, report with pictures."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -13,12 +12,12 @@ import torch
 from torch.utils.data import BatchSampler
 from tqdm import tqdm
 
-from evaluation.detect import Detections, detect, open_split
+from evaluation.detect import Detections, detect, open_split, spread_out
 from evaluation.provenance import commit, config_hash, environment
 from evaluation.report import write_report
 from evaluation.stationary import stationary_scores
 from evaluation.streams import detect_streams
-from gen1.atomic import atomic_write, make_way, make_writable
+from gen1.atomic import make_way, make_writable, write_json
 from gen1.coco import DetectionMetrics, evaluate
 from gen1.labels import checksum, write_boxes
 from gen1.protocol import PROTOCOLS, EvalProtocol, join, protocols_of
@@ -191,7 +190,7 @@ def energy_frames(
 
     with tqdm(desc="counting spikes", unit="sample", leave=False, disable=None) as shown:
         if not config.carry_state:
-            chosen = np.linspace(0, len(dataset) - 1, wanted).astype(int).tolist()
+            chosen = spread_out(len(dataset), wanted)
             yield from read(list(BatchSampler(chosen, config.batch_size, drop_last=False)))
             return
         windows = np.array([len(dataset.times_us(name)) for name in dataset.recordings])
@@ -319,8 +318,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
 
     for name, boxes in detections.items():
         write_boxes(config.output / "detections" / f"{name}_bbox.npy", boxes)
-    with atomic_write(config.output / "metrics.json") as file:
-        file.write(json.dumps(metrics, indent=2).encode())
+    write_json(config.output / "metrics.json", metrics)
     headline = scores[config.protocol]
     report = config.output / "report"
     write_report(report, metrics, headline, energy, dataset, detections, config.pictures)

@@ -18,7 +18,6 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 
-from gen1.coco import DetectionMetrics
 from models.energy import EnergyReport
 
 OFF_COLOUR, ON_COLOUR = np.array([52, 101, 164]), np.array([204, 71, 58])
@@ -31,6 +30,7 @@ STRENGTHS = np.array([0, 0.5, 0.75, 1])
 WHITE, INK = "#ffffff", "#555555"
 EVENT_RATE_COLOUR, FIRING_COLOUR = "#8a8a8a", "#7b3fa0"
 DASH_PX = 6
+LEGEND_LINES = 12  # more classes have none
 
 Corners = tuple[int, int, int, int]  # left, top, right, bottom in px, the last two included
 
@@ -87,19 +87,22 @@ def _outline(box: np.void, **style: Any) -> Rectangle:
     return Rectangle((box["x"], box["y"]), box["w"], box["h"], fill=False, **style)
 
 
-def precision_recall(metrics: DetectionMetrics) -> Figure:
-    """Precision over recall at IoU 0.5, a line per class that has labels."""
+def precision_recall(
+    precision: np.ndarray, per_class: dict[str, tuple[float, float]], title: str = ""
+) -> Figure:
+    """Precision [n_classes, 101] over recall at IoU 0.5, a line per class that has labels."""
     figure = Figure(figsize=(5, 4), layout="constrained")
     axes = figure.subplots()
-    recall = np.linspace(0, 1, metrics.precision.shape[1])
-    for class_id, (name, (_, ap50)) in enumerate(metrics.per_class.items()):
+    recall = np.linspace(0, 1, precision.shape[1])
+    for k, (name, (_, ap50)) in enumerate(per_class.items()):
         if ap50 >= 0:
-            label, colour = f"{name}  AP@50 {ap50:.3f}", class_colour(class_id)
-            axes.plot(recall, metrics.precision[class_id], color=colour, label=label)
+            label = f"{name}  AP@50 {ap50:.3f}" if len(per_class) <= LEGEND_LINES else None
+            axes.plot(recall, precision[k], color=class_colour(k), label=label)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-    axes.set_title(f"IoU 0.5, protocol {metrics.protocol.name}", fontsize=10)
+    axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower left")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower left")
     return figure
 
 

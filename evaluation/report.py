@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from pycocotools import mask
 
-from evaluation.detect import Detections
+from evaluation.detect import Detections, spread_out
 from evaluation.pictures import draw_detections, energy_per_layer, firing_rates, precision_recall
 from evaluation.provenance import flat, rule_of, thresholds
 from evaluation.stationary import stationary_rows
@@ -40,7 +40,9 @@ def write_report(
     examples = pick_examples(dataset, detections, score.protocol, pictures)
     figures = {
         **{title: detections_figure(dataset, detections, c) for title, c in examples.items()},
-        "Precision and recall": precision_recall(score),
+        "Precision and recall": precision_recall(
+            score.precision, score.per_class, f"IoU 0.5, protocol {score.protocol.name}"
+        ),
         "Firing rate per layer": firing_rates(energy),
         "Energy per layer": energy_per_layer(energy),
     }
@@ -171,9 +173,8 @@ def pick_examples(
             ranked.append((f1, len(labels), index))
     ranked.sort(key=lambda r: (-r[0], -r[1], r[2]))
     best, worst = ranked[:count], sorted(ranked, key=lambda r: r[0])[:count]
-    evenly = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
     return {
-        "Detections": evenly.tolist(),
+        "Detections": spread_out(len(dataset), count),
         "Best detections": [index for *_, index in best],
         "Worst detections": [index for *_, index in worst],
     }

@@ -94,10 +94,10 @@ def evaluate(
         raise NothingToScore("no label that counts is among the chosen, expected at least one")
     truth = _coco(label_parts, n_images, class_names)
     found = _coco(detection_parts, n_images, class_names)
-    stats, precision = _run(truth, found)
+    stats, precision = curves_of(truth, found)
     return DetectionMetrics(
         stats=stats,
-        per_class={name: _average(precision[:, :, k]) for k, name in enumerate(class_names)},
+        per_class={name: average(precision[:, :, k]) for k, name in enumerate(class_names)},
         precision=precision[0].T,
         protocol=protocol,
         n_recordings=len(labels),
@@ -168,7 +168,7 @@ def _coco(
     return coco
 
 
-def _run(truth: COCO, found: COCO) -> tuple[np.ndarray, np.ndarray]:
+def curves_of(truth: COCO, found: COCO) -> tuple[np.ndarray, np.ndarray]:
     """The 12 figures, and the precision [IoU 10, recall 101, class] of all sizes, 100 boxes."""
     evaluation = COCOeval(truth, found, "bbox")
     with redirect_stdout(io.StringIO()):
@@ -178,7 +178,7 @@ def _run(truth: COCO, found: COCO) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(evaluation.stats), evaluation.eval["precision"][:, :, :, 0, -1]
 
 
-def _average(precision: np.ndarray) -> tuple[float, float]:
+def average(precision: np.ndarray) -> tuple[float, float]:
     """(AP, AP50) from one class's precision [IoU 10, recall 101]; -1 where it has no labels."""
     if np.any(precision < 0):
         return -1.0, -1.0

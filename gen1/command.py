@@ -150,6 +150,6 @@ def entry(
     return main
 
 
-def door(main: Callable[[], int]) -> Callable[[], NoReturn]:
+def door(main: Callable[..., int]) -> Callable[[], NoReturn]:
     """`main` as the entry of a process, which ends with it."""
     return lambda: leave(main())

@@ -7,6 +7,7 @@ records of 8 bytes: u32 time in us, u32 address. gen1.clock says how times that 
 import mmap
 import os
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -122,7 +123,7 @@ class DatReader:
     def index_at(self, t_us: int) -> int:
         """How many events are earlier than t_us, those with impossible times not counted."""
         if self._clock is None:
-            return int(_first_sorted(self.packed, t_us - self.origin_us))
+            return bisect_left(self.records[:, 0], t_us - self.origin_us)
         return self._clock.before(self.packed, t_us - self.origin_us)
 
     @property
@@ -188,11 +189,7 @@ class DatReader:
         elif self.n_events:
             first_us, last_us = (int(self.records[i, 0]) for i in (0, -1))
         out_of_frame = int(outside) if known else None
-        ends_us = (
-            (first_us, last_us)
-            if not self.n_events
-            else (t + self.origin_us for t in (first_us, last_us))
-        )
+        ends_us = first_us + self.origin_us, last_us + self.origin_us
         return TimeOrder(moved, left_out, wraps, out_of_frame, *ends_us), clock
 
 
@@ -347,19 +344,6 @@ def _refuse_implausible(path: Path, records: np.ndarray, version: int) -> None:
         lack = next(name for name, holds in is_so.items() if not holds)
         found = f"has neither a .dat header nor {lack}"
         raise ValueError(f"{path}: {found}, expected a Prophesee .dat recording")
-
-
-@compiled()
-def _first_sorted(packed: np.ndarray, t_us: int) -> int:
-    """Index of the first event at t_us or later, by bisection; packed: uint64 [n], sorted."""
-    low, high = 0, len(packed)
-    while low < high:
-        middle = (low + high) // 2
-        if np.int64(np.uint32(packed[middle])) < t_us:
-            low = middle + 1
-        else:
-            high = middle
-    return low
 
 
 @compiled()

@@ -30,12 +30,12 @@ from gen1.spec import (
     by_name,
     counted,
     find_spec,
+    listed,
     visible,
 )
 
 __all__ = ["Recording", "find_recordings", "list_recordings", "open_recording", "verify"]
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -177,10 +177,8 @@ def _pair(folder: Path, split: str, require_labels: bool) -> list[Recording]:
 
 
 def _name_unpaired(names: list[str], lack: str) -> str:
-    """'2 files without labels (a_td.dat, b_td.dat)', with at most NAMES_SHOWN names."""
-    shown = ", ".join(names[:NAMES_SHOWN])
-    more = ", ..." if len(names) > NAMES_SHOWN else ""
-    return f"{counted(len(names), 'files')} {lack} ({shown}{more})"
+    """'2 files without labels (a_td.dat, b_td.dat)', with a few names at most."""
+    return f"{counted(len(names), 'files')} {lack} ({listed(names)})"
 
 
 def spec_of(recordings: Sequence[Recording]) -> DatasetSpec:

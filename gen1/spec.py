@@ -6,7 +6,7 @@ Perot et al., "Learning to Detect Objects with a 1 Megapixel Event Camera", 2020
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -216,12 +216,7 @@ def spec_from(settings: Any, source: str) -> DatasetSpec:
     `classes` is a list of names, or a mapping of names to the numbers in label files. Raises
     ValueError, naming the source, for what is no spec.
     """
-    known = [f.name for f in fields(DatasetSpec)]
-    if not isinstance(settings, Mapping):
-        found = f"holds {type(settings).__name__}"
-        raise ValueError(f"{source}: {found}, expected {', '.join(known[:4])}, ...")
-    if unknown := [name for name in settings if name not in known]:
-        raise ValueError(f"{source}: unknown {unknown[0]!r}, expected some of {', '.join(known)}")
+    refuse_other_fields(settings, DatasetSpec, source)
     if lacking := [name for name in ("height", "width", "classes") if name not in settings]:
         raise ValueError(f"{source}: says no {lacking[0]}, expected height, width and classes")
     given = {"name": Path(source).stem, **settings}
@@ -236,6 +231,25 @@ def spec_from(settings: Any, source: str) -> DatasetSpec:
         if name in ("label_ids", "ignored_ids") and not all(map(is_id, flat(value))):
             raise ValueError(f"{source}: {name} is {value!r}, expected whole numbers")
     return DatasetSpec(**given)
+
+
+def refuse_other_fields(content: Any, kind: Any, source: str) -> None:
+    """ValueError for what is no mapping, or names something that is no field of a dataclass."""
+    known = [f.name for f in fields(kind)]
+    if not isinstance(content, Mapping):
+        found = f"holds {type(content).__name__}"
+        raise ValueError(f"{source}: {found}, expected {listed(known, 4)}")
+    if unknown := [name for name in content if name not in known]:
+        raise ValueError(f"{source}: unknown {unknown[0]!r}, expected some of {', '.join(known)}")
+
+
+def read_yaml(path: Path, expected: str) -> Any:
+    """What is in a YAML file; ValueError for one that cannot be read."""
+    try:
+        return yaml.safe_load(path.read_bytes())
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: is no readable YAML ({reason}), {expected}") from None
 
 
 def flat(values: Any) -> Iterator[Any]:
@@ -262,12 +276,7 @@ def find_spec(name: str | Path) -> DatasetSpec:
     expected = f"expected {', '.join(DATASETS)} or a YAML file with height, width and classes"
     if not path.is_file():
         raise ValueError(f"dataset is {str(name)!r}, {expected}")
-    try:
-        settings = yaml.safe_load(path.read_bytes())
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: is no readable YAML ({reason}), {expected}") from None
-    return spec_from(settings, str(path))
+    return spec_from(read_yaml(path, expected), str(path))
 
 
 def visible(folder: Path, pattern: str) -> list[Path]:
@@ -278,6 +287,11 @@ def visible(folder: Path, pattern: str) -> list[Path]:
 def by_name(folder: Path, suffix: str) -> dict[str, Path]:
     """Names of a folder's recordings -> their files that end so, sorted."""
     return {path.name.removesuffix(suffix): path for path in visible(folder, f"*{suffix}")}
+
+
+def listed(names: Sequence[str], shown: int = 3) -> str:
+    """ "a, b, c, ...": the first few of them."""
+    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
 
 
 def counted(n: int, things: str) -> str:

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-#: Names of missing pictures that a sentence shows.
-NAMES_SHOWN = 3
+from gen1.spec import listed
 
 
 @dataclass(frozen=True)
@@ -143,9 +142,8 @@ def refuse_missing(annotations: Path, folder: Path, files: Sequence[Path]) -> No
         raise ValueError(f"{annotations}: names no pictures, expected one at least")
     missing = [path.name for path in files if not path.is_file()]
     if missing:
-        shown = ", ".join(missing[:NAMES_SHOWN]) + (", ..." if len(missing) > NAMES_SHOWN else "")
-        found = f"lacks {len(missing)} of {len(files)} pictures of {annotations} ({shown})"
-        raise ValueError(f"{folder}: {found}, expected all of them")
+        found = f"lacks {len(missing)} of {len(files)} pictures of {annotations}"
+        raise ValueError(f"{folder}: {found} ({listed(missing)}), expected all of them")
 
 
 def read_picture(path: str | Path) -> np.ndarray:

@@ -12,9 +12,8 @@ from typing import Any, Literal, NamedTuple
 from PIL import Image
 
 from gen1 import command
-from gen1.atomic import make_way
+from gen1.atomic import make_way, write_json
 from gen1.labels.annotations import XYWH, voc_boxes, yolo_boxes, yolo_names
-from images.evaluate import write_json
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 

@@ -14,11 +14,11 @@ from tqdm import tqdm
 from evaluation.pictures import class_colour
 from evaluation.video import write_video
 from gen1 import command
-from gen1.atomic import make_writable
+from gen1.atomic import make_writable, write_json
 from images.batches import OnCanvas, collate
 from images.coco import read_picture
 from images.convert import ENDINGS
-from images.evaluate import load_detector, write_json
+from images.evaluate import load_detector
 from images.geometry import Placing
 from models.decode import DetectConfig, non_max_suppression
 from models.detector import DetectorNetwork

@@ -1,6 +1,5 @@
 """Checkpoint + COCO-format pictures -> COCO's figures beside energy, a report with pictures."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from tqdm import tqdm
 
 from evaluation.metrics import latency_ms
 from evaluation.provenance import commit, config_hash, environment
-from gen1.atomic import atomic_write, make_writable
+from gen1.atomic import make_writable, write_json
 from images.batches import Batch, ToScore
 from images.coco import ImageSet, read_coco
 from images.report import write_report
@@ -21,6 +20,7 @@ from models import build_network
 from models.authors import convert_state_dict, infer_config
 from models.authors.files import read_authors_file
 from models.checkpoint import Checkpoint, checkpoint_file, load_model, load_weights
+from models.choices import refuse_below
 from models.decode import DetectConfig, non_max_suppression
 from models.detector import DetectorNetwork, refuse_other_task
 from models.device import pick_device
@@ -63,9 +63,7 @@ class ImageEvalConfig:
     def __post_init__(self) -> None:
         for name in ("checkpoint", "images", "annotations", "output"):  # text will do
             object.__setattr__(self, name, Path(getattr(self, name)))
-        for name in ("side", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        refuse_below(1, self, "side", "batch_size")
 
 
 def load_network(path: Path, images: ImageSet) -> tuple[DetectorNetwork, Checkpoint]:
@@ -235,8 +233,3 @@ def coco_rows(images: ImageSet, found: Found) -> list[dict[str, Any]]:
         for number, rows in found.items()
         for x1, y1, x2, y2, s, k in rows
     ]
-
-
-def write_json(path: Path, content: Any) -> None:
-    with atomic_write(path) as file:
-        file.write(json.dumps(content, indent=1).encode())

@@ -8,7 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from evaluation.pictures import LABEL_COLOUR, class_colour, energy_per_layer, firing_rates
+from evaluation.detect import spread_out
+from evaluation.pictures import (
+    LABEL_COLOUR,
+    class_colour,
+    energy_per_layer,
+    firing_rates,
+    precision_recall,
+)
 from evaluation.report import page_of, write_page
 from images.coco import ImageSet, Picture, read_picture
 from images.score import CocoMetrics
@@ -27,11 +34,10 @@ def write_report(
     pictures: int,
 ) -> None:
     """Write report.html, self-contained, and its pictures as PNG into `directory`."""
-    count = min(pictures, len(images.pictures))
-    chosen = np.linspace(0, len(images.pictures) - 1, count).astype(int).tolist()
+    chosen = spread_out(len(images.pictures), pictures)
     figures = {
         "Detections": detections_figure(images, detections, chosen),
-        "Precision and recall": precision_recall(found),
+        "Precision and recall": precision_recall(found.precision, found.per_class),
         "Firing rate per layer": firing_rates(energy),
         "Energy per layer": energy_per_layer(energy),
     }
@@ -73,19 +79,3 @@ def draw(axes: Axes, picture: Picture, rows: np.ndarray, categories: tuple[str, 
         axes.text(x1, max(y1, 8), text, bbox=frame, color="white", fontsize=6, clip_on=True)
     axes.set(xticks=[], yticks=[])
     axes.set_title(picture.path.name, fontsize=8)
-
-
-def precision_recall(found: CocoMetrics) -> Figure:
-    """Precision over recall at IoU 0.5, a line per class that has labels."""
-    figure = Figure(figsize=(5, 4), layout="constrained")
-    axes = figure.subplots()
-    recall = np.linspace(0, 1, found.precision.shape[1])
-    for k, (name, (_, ap50)) in enumerate(found.per_class.items()):
-        if ap50 >= 0:
-            label = f"{name}  AP@50 {ap50:.3f}" if len(found.per_class) <= COLUMNS * 4 else None
-            axes.plot(recall, found.precision[k], color=class_colour(k), label=label)
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-    axes.grid(alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower left")
-    return figure

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+from gen1.coco import average, curves_of
 from images.coco import ImageSet
 
 RULE = "pycocotools: IoU 0.50 to 0.95, 100 boxes a picture, crowds ignored"
@@ -69,14 +69,10 @@ def score(images: ImageSet, found: Mapping[int, np.ndarray]) -> CocoMetrics:
         if not results:
             detections.dataset = {**truth.dataset, "annotations": []}
             detections.createIndex()
-        evaluation = COCOeval(truth, detections, "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    stats, precision = curves_of(truth, detections)
     per_class = {name: average(precision[:, :, k]) for k, name in enumerate(images.categories)}
     counts = len(images.pictures), len(truth.anns), len(results)
-    return CocoMetrics(np.asarray(evaluation.stats), per_class, precision[0].T, *counts)
+    return CocoMetrics(stats, per_class, precision[0].T, *counts)
 
 
 def ground_truth(images: ImageSet) -> COCO:
@@ -103,10 +99,3 @@ def ground_truth(images: ImageSet) -> COCO:
     with redirect_stdout(io.StringIO()):
         truth.createIndex()
     return truth
-
-
-def average(precision: np.ndarray) -> tuple[float, float]:
-    """(AP, AP50) from one class's precision [IoU 10, recall 101]; -1 where it has no labels."""
-    if np.any(precision < 0):
-        return -1.0, -1.0
-    return float(precision.mean()), float(precision[0].mean())

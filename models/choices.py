@@ -1,5 +1,6 @@
-"""Settings of which each has a few values: their types list them, for help and for checks."""
+"""Settings of few values, which their types list for help and for checks, and of least ones."""
 
+from math import inf
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
@@ -9,3 +10,11 @@ def refuse_unknown_choices(settings: Any) -> None:
         if get_origin(kind) is Literal and getattr(settings, name) not in get_args(kind):
             found = f"{name} is {getattr(settings, name)!r}"
             raise ValueError(f"{found}, expected one of {', '.join(get_args(kind))}")
+
+
+def refuse_below(least: int, settings: Any, *names: str) -> None:
+    """ValueError for a field of a dataclass that is less, infinite or no number; None will do."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not least <= value < inf:
+            raise ValueError(f"{name} is {value}, expected {least} or more")

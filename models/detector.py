@@ -9,7 +9,7 @@ from spikingjelly.activation_based import base, functional
 from torch import Tensor, nn
 
 from models.blocks import per_step
-from models.choices import refuse_unknown_choices
+from models.choices import refuse_below, refuse_unknown_choices
 from models.neuron import NEURONS, Backend, neurons
 from models.recompute import recomputed
 
@@ -63,17 +63,8 @@ class DetectorConfig:
     def __post_init__(self) -> None:
         activation = self.renamed.get(self.activation, self.activation)
         object.__setattr__(self, "activation", activation)
-        counts = (
-            "num_classes",
-            "in_channels",
-            "time_steps",
-            "bins_per_step",
-            "shown",
-            "max_spikes",
-        )
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        refuse_below(1, self, "num_classes", "in_channels")
+        refuse_below(1, self, "time_steps", "bins_per_step", "shown", "max_spikes")
         if self.time_steps % self.bins_per_step:
             found = f"bins_per_step is {self.bins_per_step}"
             raise ValueError(f"{found}, expected a divisor of time_steps, {self.time_steps}")

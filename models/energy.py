@@ -67,34 +67,19 @@ def assumptions(prices: Prices, sparse_input: bool) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class LayerEnergy:
-    """One synapse layer, per inference of one sample.
+    """One synapse layer, per inference of one sample; counts are of all T steps, energies in pJ."""
 
-    Args:
-        name: Module name in the network.
-        spikes_per_step: Mean integer spike count of its input, in [0, D]; None for real input.
-        firing_rate: spikes_per_step / D; None for real input.
-        macs_per_step: Multiply-accumulates a dense pass of one time step needs.
-        mac: Multiply-accumulates it does, all T steps; with sparse input, in the first layer,
-            those whose input is not 0.
-        ac: Accumulates it does, all T steps.
-        ac_at_rate: The papers' count: macs_per_step * spikes_per_step, all T steps.
-        snn_pj: Its energy as it runs.
-        ann_pj: Its energy in the ANN-equivalent.
-        snn_memory_pj: Energy of the memory it touches as it runs, not part of snn_pj.
-        ann_memory_pj: The same in the ANN-equivalent.
-    """
-
-    name: str
-    spikes_per_step: float | None
-    firing_rate: float | None
-    macs_per_step: float
-    mac: float
-    ac: float
-    ac_at_rate: float
-    snn_pj: float
-    ann_pj: float
-    snn_memory_pj: float
-    ann_memory_pj: float
+    name: str  # of the module in the network
+    spikes_per_step: float | None  # mean integer count of its input, in [0, D]; None: real input
+    firing_rate: float | None  # spikes_per_step / D
+    macs_per_step: float  # of a dense pass of one time step
+    mac: float  # multiply-accumulates; with sparse input, in the first layer, those not of a 0
+    ac: float  # accumulates
+    ac_at_rate: float  # the papers' count: macs_per_step * spikes_per_step
+    snn_pj: float  # as it runs
+    ann_pj: float  # in the ANN-equivalent
+    snn_memory_pj: float  # of the memory it touches as it runs, not part of snn_pj
+    ann_memory_pj: float  # the same in the ANN-equivalent
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,14 @@ class ILIFFunction(torch.autograd.Function):
         return grad_x, grad_v, None, None, None, None, None
 
 
+def refuse_other_shape(state: Tensor | None, shape: torch.Size) -> None:
+    """ValueError for a carried state of another batch or resolution."""
+    if state is not None and state.shape != shape:
+        found = f"the carried state has shape {tuple(state.shape)}, the input needs"
+        expected = "call reset() before another batch size or resolution"
+        raise ValueError(f"{found} {tuple(shape)}: {expected}")
+
+
 class ILIFNode(base.MemoryModule):
     """Spike counts S of membrane U: x [T, ...] -> integers 0..D of the same shape and dtype.
 
@@ -147,7 +155,7 @@ class ILIFNode(base.MemoryModule):
         return self.max_spikes
 
     def multi_step_forward(self, x: Float[Tensor, " T *n"]) -> Float[Tensor, " T *n"]:
-        self._check_state(x)
+        refuse_other_shape(self.v, x.shape[1:])
         backend = self._backend_for(x)
         if backend == "cupy":
             from models.kernels.ilif import ilif
@@ -174,13 +182,6 @@ class ILIFNode(base.MemoryModule):
             raise ValueError(f"backend 'cupy' cannot run: {reason}")
         spikingjelly_can = x.is_cuda and 0 < self.decay < 1 and not self.hard_reset
         return "spikingjelly" if spikingjelly_can else "torch"
-
-    def _check_state(self, x: Tensor) -> None:
-        if self.v is not None and self.v.shape != x.shape[1:]:
-            raise ValueError(
-                f"the carried state has shape {tuple(self.v.shape)}, the input needs "
-                f"{tuple(x.shape[1:])}: call reset() before another batch size or resolution"
-            )
 
     def _initial_state(self, x: Tensor) -> Tensor:
         if self.v is None:

@@ -17,37 +17,20 @@ from models.neuron import Neuron, neurons
 
 @dataclass(frozen=True)
 class LayerOperations:
-    """One synapse layer, or product of spikes, in one inference of a sample; mean of the samples.
+    """One synapse layer, or product of spikes, in one inference; mean of the samples."""
 
-    Args:
-        name: Module name in the network; of a product of spikes, with the part's.
-        neuron: Name of the neuron whose counts it reads; None for real values and products.
-        steps: Passes through the layer: time steps, or 1 in a network without time.
-        macs_per_step: Multiply-accumulates of one dense pass, those with padding included.
-        spikes_per_step: Mean integer count of its input, in [0, levels]; None for real values.
-        levels: Largest count of its input; None for real values.
-        is_spiking: Are the counts spikes, or the levels of a quantised ANN?
-        accumulates: Weights its counts meet, all steps; one at the border meets fewer. 0 for
-            real values.
-        nonzero_macs: Multiply-accumulates, all steps, of what is not 0 in the network's own
-            input, counted as accumulates are; None for every layer but the first.
-        outputs: Numbers it computes, all steps.
-        neurons: Neurons it is fed by, each holding a state; 0 without spikes.
-        parameters: Its weights and biases.
-    """
-
-    name: str
-    neuron: str | None
-    steps: float
-    macs_per_step: float
-    spikes_per_step: float | None
-    levels: int | None
-    is_spiking: bool
-    accumulates: float
-    nonzero_macs: float | None
-    outputs: float
-    neurons: float
-    parameters: int
+    name: str  # of the module in the network; of a product, with the part's
+    steps: float  # passes: time steps, or 1 in a network without time
+    macs_per_step: float  # of one dense pass, those with padding included
+    outputs: float  # numbers it computes, all steps
+    is_spiking: bool  # are its counts spikes, or the levels of a quantised ANN?
+    spikes_per_step: float | None  # mean count of its input, in [0, levels]; None: real values
+    accumulates: float  # weights its counts meet, all steps; a border meets fewer; 0: real values
+    levels: int | None = None  # largest count of its input; None: real values, products
+    neuron: str | None = None  # whose counts it reads; None: real values, products
+    neurons: float = 0  # that feed it, each holding a state; 0 without spikes
+    #: Of what is not 0 in the network's input, all steps; None for every layer but the first.
+    nonzero_macs: float | None = None
 
 
 class Work(NamedTuple):
@@ -80,19 +63,15 @@ class _Product:
 
     def result(self, samples: int, steps: int) -> LayerOperations:
         """Its "spikes per step" are accumulates per multiplication of the dense product."""
+        spiking = self.is_spiking
         return LayerOperations(
             self.name,
-            None,
-            steps,
-            self.macs / samples / steps,
-            self.accumulates / self.macs if self.is_spiking else None,
-            None,
-            self.is_spiking,
-            self.accumulates / samples if self.is_spiking else 0.0,
-            None,
-            self.outputs / samples,
-            0,
-            0,
+            steps=steps,
+            macs_per_step=self.macs / samples / steps,
+            outputs=self.outputs / samples,
+            is_spiking=spiking,
+            spikes_per_step=self.accumulates / self.macs if spiking else None,
+            accumulates=self.accumulates / samples if spiking else 0.0,
         )
 
 
@@ -120,21 +99,20 @@ class _Layer:
             self.nonzero_macs += weights_met(self.conv, x != 0)
 
     def result(self, samples: int, names: dict[Neuron, str]) -> LayerOperations:
-        steps, neuron = self.passes / samples, self.neuron
+        neuron = self.neuron
         is_spiking = neuron is not None and neuron.is_spiking
         return LayerOperations(
             self.name,
-            None if neuron is None else names[neuron],
-            steps,
-            self.outputs * self.conv.weight[0].numel() / self.passes,
-            None if neuron is None else self.spikes / self.elements,
-            None if neuron is None else neuron.levels,
-            is_spiking,
-            self.accumulates / samples,
-            self.nonzero_macs / samples if self.first and neuron is None else None,
-            self.outputs / samples,
-            self.elements / self.passes if is_spiking else 0,
-            sum(parameter.numel() for parameter in self.conv.parameters()),
+            steps=self.passes / samples,
+            macs_per_step=self.outputs * self.conv.weight[0].numel() / self.passes,
+            outputs=self.outputs / samples,
+            is_spiking=is_spiking,
+            spikes_per_step=None if neuron is None else self.spikes / self.elements,
+            accumulates=self.accumulates / samples,
+            levels=None if neuron is None else neuron.levels,
+            neuron=None if neuron is None else names[neuron],
+            neurons=self.elements / self.passes if is_spiking else 0,
+            nonzero_macs=self.nonzero_macs / samples if self.first and neuron is None else None,
         )
 
 

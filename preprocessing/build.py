@@ -33,6 +33,7 @@ from preprocessing.cache import (
     open_cache,
     read_header,
     read_manifest,
+    report_of,
     sources_of,
     write_manifest,
     write_report,
@@ -40,7 +41,7 @@ from preprocessing.cache import (
     writing,
 )
 from preprocessing.denoise import hot_pixels
-from preprocessing.histogram import EventTally, HistogramSettings, window_histogram
+from preprocessing.histogram import HistogramSettings, window_histogram
 from preprocessing.rvt import import_sequence
 
 #: Events of the memory map that a worker keeps in memory at most, 64 MiB.
@@ -164,7 +165,15 @@ def build_histograms(
             if mapped > MAX_MAPPED_EVENTS:
                 reader.release()
                 mapped = 0
-        report = make_report(reader, tallies)
+        order = reader.order
+        report = report_of(
+            tallies,
+            events=reader.n_events,
+            moved=order.moved,
+            left_out=order.left_out,
+            wraps=order.wraps,
+            trailing_bytes=reader.trailing_bytes,
+        )
         if 2 * report.tally.out_of_frame > report.tally.events:
             found = f"{report.tally.out_of_frame} of {report.tally.events} events read"
             found += f" lie beyond {settings.height}x{settings.width} px"
@@ -204,24 +213,6 @@ def stride_times(first_us: int, last_us: int, every_us: int) -> np.ndarray:
     The last is at most one us past last_us: windows [t - every_us, t) lie inside the recording.
     """
     return np.arange(first_us + every_us, last_us + 2, every_us, dtype=np.int64)
-
-
-def make_report(reader: DatReader, tallies: list[EventTally]) -> Report:
-    """What is worth knowing about a recording whose windows had these tallies."""
-    events = np.array([tally.events for tally in tallies] or [0])
-    return Report(
-        windows=len(tallies),
-        events=reader.n_events,
-        tally=sum(tallies, EventTally()),
-        moved=reader.order.moved,
-        left_out=reader.order.left_out,
-        wraps=reader.order.wraps,
-        trailing_bytes=reader.trailing_bytes,
-        fewest_events=int(events.min()),
-        median_events=int(np.median(events)),
-        most_events=int(events.max()),
-        empty_windows=sum(tally.events == 0 for tally in tallies),
-    )
 
 
 @contextmanager

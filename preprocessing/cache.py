@@ -89,6 +89,20 @@ class Report:
     empty_windows: int = 0
 
 
+def report_of(tallies: list[EventTally], **known: int) -> Report:
+    """What is worth knowing about a recording whose windows had these tallies."""
+    events = np.array([tally.events for tally in tallies] or [0])
+    return Report(
+        windows=len(tallies),
+        tally=sum(tallies, EventTally()),
+        fewest_events=int(events.min()),
+        median_events=int(np.median(events)),
+        most_events=int(events.max()),
+        empty_windows=sum(tally.events == 0 for tally in tallies),
+        **known,
+    )
+
+
 @dataclass(frozen=True)
 class Header:
     """The attributes of a cache file."""

@@ -18,7 +18,14 @@ import numpy as np
 from gen1.labels import as_boxes
 from gen1.recordings import Recording
 from gen1.spec import DATASETS, SPLITS, DatasetSpec, visible
-from preprocessing.cache import Report, create_cache, sources_of, write_report, write_sample
+from preprocessing.cache import (
+    Report,
+    create_cache,
+    report_of,
+    sources_of,
+    write_report,
+    write_sample,
+)
 from preprocessing.histogram import MAX_COUNT, EventTally, HistogramSettings
 
 FRAME_US, BINS = 50_000, 10
@@ -29,6 +36,9 @@ LABELS = "labels_v2/labels.npz"
 #: File -> data set, and side in sensor px of a cell: of 2x2 px RVT keeps one.
 FRAMES = {"event_representations.h5": ("gen1", 1)}
 FRAMES |= {"event_representations_ds2_nearest.h5": ("1mpx", 2)}
+#: What h5py and numpy raise for damaged files.
+DAMAGE: tuple[type[Exception], ...] = (OSError, LookupError, EOFError, RuntimeError, BadZipFile)
+DAMAGE += (ValueError, AttributeError, TypeError)
 assert hdf5plugin  # its import teaches HDF5 to read Blosc
 
 
@@ -99,7 +109,7 @@ def import_sequence(
     sequence = read_sequence(recording, dataset)
     steps = settings.time_steps
     refuse_gaps(sequence, steps, recording.dat)
-    counts = []
+    tallies = []
     content = sources_of(recording), sequence.label_us, sequence.boxes, dataset
     with (
         open_frames(recording.dat, len(sequence.frame_us), settings) as data,
@@ -110,8 +120,8 @@ def import_sequence(
             summed = read_steps(data, max(last + 1 - steps, 0), last + 1, recording.dat)
             sample[steps - len(summed) :] = summed
             write_sample(frames, row, sample)
-            counts.append(int(sample.sum()))
-        report = report_of(counts)
+            tallies.append(EventTally(counted=int(sample.sum())))
+        report = report_of(tallies, events=sum(tally.counted for tally in tallies))
         write_report(frames.file, report)
     return report
 
@@ -167,16 +177,7 @@ def reading(path: Path) -> Iterator[None]:
     """Turn damage that is met inside the block into one sentence."""
     try:
         yield
-    except (
-        OSError,
-        LookupError,
-        EOFError,
-        RuntimeError,
-        BadZipFile,
-        ValueError,
-        AttributeError,
-        TypeError,
-    ) as error:
+    except DAMAGE as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path}: cannot be read ({reason}), expected a file of RVT's") from None
 
@@ -201,17 +202,3 @@ def read_steps(data: h5py.Dataset, first: int, end: int, path: Path) -> np.ndarr
     with reading(path):
         bins = data[first:end].reshape(end - first, 2, BINS, *data.shape[2:])
     return np.minimum(bins.sum(2, dtype=np.uint16), MAX_COUNT).astype(np.uint8)
-
-
-def report_of(counts: list[int]) -> Report:
-    """What is known of samples of so many counted events."""
-    events = np.array(counts or [0])
-    return Report(
-        windows=len(counts),
-        events=int(events.sum()),
-        tally=EventTally(counted=int(events.sum())),
-        fewest_events=int(events.min()),
-        median_events=int(np.median(events)),
-        most_events=int(events.max()),
-        empty_windows=sum(count == 0 for count in counts),
-    )

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from evaluation.pictures import event_image
 from gen1.masks import MASKS_FILE, MASKS_SUFFIX, mask_files, masks_in
 from gen1.protocol import join
-from gen1.spec import counted
+from gen1.spec import counted, listed
 from preprocessing.augment import AugmentConfig, draw, drop_events, move_frames
 from preprocessing.cache import read_manifest
 from preprocessing.dataset import HistogramDataset, share_in_worker
@@ -26,7 +26,6 @@ from segmentation.masks import downsampled, read_mask
 from segmentation.spec import IGNORED, MaskSpec, read_mask_spec
 
 #: Names that a sentence shows.
-NAMES_SHOWN = 3
 HINT = "`python -m preprocessing --keep masks` makes samples at the times of masks"
 
 
@@ -240,11 +239,6 @@ class MaskDataset(Dataset[MaskSample]):
             found = f"{self.n_unsampled} of {total} masks have no sample"
             sampling = f"{self.settings.sampling}; {HINT}"
             warnings.warn(f"{self.events.name}: {found} ({sampling})", stacklevel=3)
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first few of them."""
-    return ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
 
 
 def folder_of(masks: Path, split: str) -> Path:

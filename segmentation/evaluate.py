@@ -1,6 +1,5 @@
 """Checkpoint + cache + masks -> mIoU beside energy, and a report with pictures."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -8,18 +7,19 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
+from evaluation.detect import spread_out
 from evaluation.metrics import latency_ms
 from evaluation.provenance import commit, config_hash, environment
 from evaluation.report import write_page
-from gen1.atomic import atomic_write, make_way, make_writable
+from gen1.atomic import atomic_write, make_way, make_writable, write_json
 from models.checkpoint import Checkpoint, checkpoint_file, load_model
-from models.choices import refuse_unknown_choices
+from models.choices import refuse_below, refuse_unknown_choices
 from models.detector import DetectorNetwork, refuse_other_task
 from models.device import pick_device
 from models.energy import EnergyReport, measure_energy
 from preprocessing.dataset import Loader
 from preprocessing.inputs import input_of
-from segmentation.predict import confusion_of, cut, spread_out
+from segmentation.predict import confusion_of, cut
 from segmentation.report import figures_of, page_of
 from segmentation.score import ABSENT_RULES, Scores
 from segmentation.sources import SourceConfig, ToScore, open_to_score
@@ -57,9 +57,8 @@ class MaskEvalConfig(SourceConfig):
         for name in ("checkpoint", "output"):  # text will do
             object.__setattr__(self, name, Path(getattr(self, name)))
         refuse_unknown_choices(self)
-        for name, least in (("batch_size", 1), ("energy_samples", 0), ("examples", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more")
+        refuse_below(1, self, "batch_size")
+        refuse_below(0, self, "energy_samples", "examples")
 
 
 def open_source(config: MaskEvalConfig, checkpoint: Checkpoint) -> ToScore:
@@ -87,7 +86,7 @@ def open_source(config: MaskEvalConfig, checkpoint: Checkpoint) -> ToScore:
 def energy_of(model: DetectorNetwork, source: ToScore, config: MaskEvalConfig) -> EnergyReport:
     """The price of an inference, counted over samples spread over the split."""
     device = next(model.parameters()).device
-    chosen = spread_out(source, config.energy_samples or len(source))
+    chosen = spread_out(len(source), config.energy_samples or len(source))
     rows = cut(source, chosen, config.batch_size)
     batches = Loader(source, rows, config.workers, source.stack)  # type: ignore[arg-type]
     shown = tqdm(batches, "counting spikes", unit="batch", leave=False, disable=None)
@@ -156,8 +155,7 @@ def run(config: MaskEvalConfig) -> tuple[dict[str, Any], Scores]:
     metrics = metrics_of(config, checkpoint, source, scores, energy, measured)
     with atomic_write(config.output / "confusion.npy") as file:
         np.save(file, confusion.matrix)
-    with atomic_write(config.output / "metrics.json") as file:
-        file.write(json.dumps(metrics, indent=2).encode())
-    figures = figures_of(model, source, spread_out(source, config.examples), confusion, energy)
+    write_json(config.output / "metrics.json", metrics)
+    figures = figures_of(model, source, spread_out(len(source), config.examples), confusion, energy)
     write_page(config.output / "report", metrics, figures, page_of(metrics, scores))
     return metrics, scores

@@ -67,8 +67,3 @@ def cut(source: ToScore, indices: Iterable[int], batch_size: int) -> list[list[i
     return [
         same[k : k + batch_size] for same in alike.values() for k in range(0, len(same), batch_size)
     ]
-
-
-def spread_out(source: ToScore, count: int) -> list[int]:
-    """Indices of `count` samples, evenly over the split."""
-    return np.linspace(0, len(source) - 1, min(count, len(source))).astype(int).tolist()

@@ -1,7 +1,6 @@
 """What the numbers in masks mean: names, colours, and which pixels do not count."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import yaml
 
 from gen1.atomic import atomic_write
 from gen1.masks import MASKS_FILE
-from gen1.spec import flat, is_id, twice
+from gen1.spec import flat, is_id, read_yaml, refuse_other_fields, twice
 from segmentation import presets
 from segmentation.presets import Colour
 
@@ -181,12 +180,7 @@ MASKS: dict[str, MaskSpec] = {
 
 def mask_spec_from(content: Any, source: str) -> MaskSpec:
     """The spec of plain data; raises ValueError, naming the source, for what is none."""
-    known = [f.name for f in fields(MaskSpec)]
-    if not isinstance(content, Mapping):
-        found = f"holds {type(content).__name__}"
-        raise ValueError(f"{source}: {found}, expected {', '.join(known)}")
-    if unknown := [name for name in content if name not in known]:
-        raise ValueError(f"{source}: unknown {unknown[0]!r}, expected some of {', '.join(known)}")
+    refuse_other_fields(content, MaskSpec, source)
     if not isinstance(content.get("classes"), list | tuple):
         found = f"classes is {content.get('classes')!r}"
         raise ValueError(f"{source}: {found}, expected a list of names")
@@ -199,12 +193,7 @@ def mask_spec_from(content: Any, source: str) -> MaskSpec:
 
 def read_mask_spec(path: Path) -> MaskSpec:
     """The spec in a YAML file; ValueError for one that cannot be read or is none."""
-    try:
-        content = yaml.safe_load(path.read_bytes())
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: is no readable YAML ({reason}), expected classes") from None
-    return mask_spec_from(content, str(path))
+    return mask_spec_from(read_yaml(path, "expected classes"), str(path))
 
 
 def find_mask_spec(name: str | Path) -> MaskSpec:

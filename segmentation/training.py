@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
+from evaluation.detect import spread_out
 from models import resolve
 from models.detector import DetectorConfig, DetectorNetwork
 from preprocessing.augment import AugmentConfig
 from segmentation.framing import FramingConfig
-from segmentation.predict import confusion_of, spread_out
+from segmentation.predict import confusion_of
 from segmentation.report import masks_figure
 from segmentation.score import AbsentRule, Confusion
 from segmentation.sources import SourceConfig, ToScore, open_to_learn, open_to_score
@@ -116,7 +117,7 @@ class ValScorer:
 
     def _show(self, network: DetectorNetwork, epoch: int, logbook: Logbook) -> dict[str, float]:
         """Log pictures and firing rates; what an inference costs, see `tell_of_firing`."""
-        chosen = spread_out(self.source, self.config.examples or FIRING_SAMPLES)
+        chosen = spread_out(len(self.source), self.config.examples or FIRING_SAMPLES)
         if self.config.examples:
             logbook.add_picture("val", masks_figure(network, self.source, chosen), epoch)
         batch = self.source.stack([self.source[index] for index in chosen])

@@ -1,7 +1,6 @@
 """What a detector learns of boxes, whatever its data: the labels, a teacher, thrift."""
 
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,15 +10,7 @@ from models.detector import DetectorNetwork
 from models.thrift import EnergyMeter
 from training.config import DetectorRunConfig
 from training.ranks import Ranks
-
-
-class LabelledBatch(Protocol):
-    """targets: float32 [M, 6], rows (image, class, x1, y1, x2, y2 in network px)."""
-
-    @property
-    def targets(self) -> Tensor: ...
-
-    def network_input(self) -> Tensor: ...
+from training.task import Batch
 
 
 class BoxCriterion:
@@ -44,7 +35,7 @@ class BoxCriterion:
         x = example() if config.energy_weight else None
         self.meter = None if x is None else EnergyMeter(model, x)
 
-    def __call__(self, maps: list[Tensor], batch: LabelledBatch) -> dict[str, Tensor]:
+    def __call__(self, maps: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         losses = self.loss(maps, batch.targets)
         images = len(maps[0])
         share = images / self.ranks.sum(maps[0].new_tensor(images))

@@ -11,7 +11,7 @@ import torch
 
 from gen1.spec import ProtocolName
 from models import family, family_of, resolve
-from models.choices import refuse_unknown_choices
+from models.choices import refuse_below, refuse_unknown_choices
 from models.decode import DetectConfig
 from models.detector import DetectorConfig, published_but
 from preprocessing.augment import AugmentConfig
@@ -116,9 +116,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
-        for name in ("epochs", "batch_size", "eval_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        refuse_below(1, self, "epochs", "batch_size", "eval_every")
         gains = published_but(family(self.model.family).gains(), self.gains)
         object.__setattr__(self, "gains", asdict(gains))
 
@@ -147,9 +145,7 @@ class DetectorRunConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("distill_weight", "energy_weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        refuse_below(0, self, "distill_weight", "energy_weight")
 
 
 @dataclass(frozen=True)

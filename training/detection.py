@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.detect import Detections, detect, open_split
+from evaluation.detect import Detections, detect, open_split, spread_out
 from evaluation.metrics import refuse_unready, score
 from evaluation.provenance import content_hash
 from evaluation.report import detections_figure
@@ -117,15 +117,10 @@ def show_validation(
     there, see `tell_of_firing`.
     """
     if pictures:
-        figure = detections_figure(val_set, detections, spread_out(val_set, pictures))
+        figure = detections_figure(val_set, detections, spread_out(len(val_set), pictures))
         logbook.add_picture("val", figure, epoch)
-    batch = collate([val_set[k] for k in spread_out(val_set, pictures or FIRING_SAMPLES)])
+    batch = collate([val_set[k] for k in spread_out(len(val_set), pictures or FIRING_SAMPLES)])
     return tell_of_firing(model, batch.network_input(), epoch, logbook)
-
-
-def spread_out(val_set: HistogramDataset, count: int) -> list[int]:
-    """Indices of `count` samples, evenly over the split."""
-    return np.linspace(0, len(val_set) - 1, min(count, len(val_set))).astype(int).tolist()
 
 
 #: Gen1 names a recording by its date and time: one name is one recording.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models import build_network
-from models.checkpoint import Checkpoint, load_weights
+from models.checkpoint import load_weights
 from models.detector import DetectorNetwork
 from models.device import pick_device
 from training.config import AMP_DTYPES, OptimConfig, RunConfig, refuse_amp
@@ -104,11 +104,6 @@ class Trainer:
         checkpoint = self.files.read_last()
         if checkpoint is None:
             return False
-        self.restore(checkpoint)
-        return True
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Stand where the checkpoint was written."""
         state = checkpoint.training
         load_weights(self.model, state["weights"], self.config.output)
         self.average.load(checkpoint.weights, state["average_updates"])
@@ -122,6 +117,7 @@ class Trainer:
             stream.put_back(self.model, state["carried"], self.ranks.rank, self.ranks.world)
         if self.ranks.rank < len(state["random"]):  # a new process draws from its own seed
             restore_random_state(state["random"][self.ranks.rank])
+        return True
 
     def checkpoint_if_due(self) -> None:
         """Save when time has passed; save and leave when a signal asked any rank for it.

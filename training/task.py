@@ -1,17 +1,21 @@
 """What is learnt, as the loop sees it: three objects, and a fourth if state is carried."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.detector import DetectorNetwork
 from training.log import Logbook
+from training.stream import Stream
 
 
 class Batch(Protocol):
-    """What the data set hands out and the criterion understands."""
+    """What the data set hands out and the criterion understands: input, and labels as targets."""
+
+    @property
+    def targets(self) -> Tensor: ...
 
     def to(self, device: torch.device, non_blocking: bool = ...) -> Self: ...
 
@@ -41,22 +45,6 @@ class Scorer(Protocol):
     def __call__(
         self, network: DetectorNetwork, epoch: int, logbook: Logbook | None
     ) -> dict[str, float]: ...
-
-
-class Stream(Protocol):
-    """Clips in an order of their own, and the state that goes from one to the next."""
-
-    def wrap(self, network: DetectorNetwork) -> nn.Module: ...
-
-    def order(self, seed: int, epoch: int) -> list[int]: ...
-
-    def begin(self, network: DetectorNetwork, batch: Any) -> None: ...
-
-    def state(self, network: DetectorNetwork, batch: int) -> dict[str, Tensor]: ...
-
-    def put_back(
-        self, network: DetectorNetwork, states: Sequence[Any], rank: int, world: int
-    ) -> None: ...
 
 
 class Task(NamedTuple):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models.blocks import NeuronFactory, per_step
 from models.memory.heard import Heard
+from models.neuron import refuse_other_shape
 
 #: Windows after which a membrane that hears nothing has leaked to 1/e, before anything is learnt.
 LASTING_WINDOWS = 64.0
@@ -32,14 +33,6 @@ class SpikeCount(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (window,) = ctx.saved_tensors
         return grad * window, None
-
-
-def refuse_other_shape(state: Tensor, wanted: Tensor) -> None:
-    """ValueError for a carried state of another batch or resolution."""
-    if state.shape != wanted.shape:
-        found = f"the carried state has shape {tuple(state.shape)}, the input needs"
-        expected = "call reset() before another batch size or resolution"
-        raise ValueError(f"{found} {tuple(wanted.shape)}: {expected}")
 
 
 class LearntNode(base.MemoryModule):
@@ -81,8 +74,7 @@ class LearntNode(base.MemoryModule):
             self.register_buffer("fixed_decay", fixed)
 
     def check_state(self, x: Float[Tensor, "T B C H W"]) -> None:
-        if self.v is not None:
-            refuse_other_shape(self.v, x[0])
+        refuse_other_shape(self.v, x.shape[1:])
 
     def multi_step_forward(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B C H W"]:
         self.check_state(x)
@@ -129,8 +121,7 @@ class HoldingNode(LearntNode):
         self.register_memory("feedback", None)
 
     def check_state(self, x: Float[Tensor, "T B C H W"]) -> None:
-        if self.v is not None:
-            refuse_other_shape(self.v, x.transpose(0, 1))
+        refuse_other_shape(self.v, x.transpose(0, 1).shape)
 
     def multi_step_forward(  # type: ignore[override]
         self, x: Float[Tensor, "T B C H W"], heard: Bool[Tensor, "B 1 H W"]

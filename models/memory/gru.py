@@ -7,8 +7,8 @@ from jaxtyping import Float
 from spikingjelly.activation_based import base
 from torch import Tensor, nn
 
-from models.memory import refuse_other_shape
 from models.memory.heard import Heard
+from models.neuron import refuse_other_shape
 from models.operations import Work
 
 
@@ -58,8 +58,8 @@ class ConvGRU(base.MemoryModule):
         self, x: Float[Tensor, "T B C H W"], events: Float[Tensor, "_ B _ _ _"]
     ) -> Float[Tensor, "T B C H W"]:
         wide = torch.promote_types(x.dtype, torch.float32)  # as membranes are
+        refuse_other_shape(self.h, x.shape[1:])
         h = torch.zeros_like(x[0], dtype=wide) if self.h is None else self.h
-        refuse_other_shape(h, x[0])
         heard = self.heard(events, self.held)
         held = torch.zeros_like(x[0]) if self.held is None else self.held
         outputs = []

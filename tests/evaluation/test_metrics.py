@@ -156,7 +156,7 @@ def test_a_third_class_is_drawn():
     boxes["class_id"], boxes["class_confidence"] = [0, 1, 2], 0.5
     classes = ("car", "pedestrian", "truck")
     metrics = evaluate([boxes], [boxes], PROTOCOLS["all-boxes"], classes)
-    (axes,) = precision_recall(metrics).axes
+    (axes,) = precision_recall(metrics.precision, metrics.per_class).axes
     assert len(axes.get_lines()) == 3
     axes = Figure().subplots()
     draw_detections(axes, np.zeros((1, 2, 60, 76), np.uint8), 4, boxes, boxes, "", classes)
