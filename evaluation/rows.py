@@ -183,24 +183,22 @@ def _settings(metrics: Metrics) -> dict[str, Any]:
 def names_of(rows: list[Row]) -> list[str]:
     """Model and activation; also T x D, input, other settings or path where that is not enough."""
     varied = varied_settings(rows)
+    models = [row.model for row in rows]
     steps = ["{} {}x{}".format(row.model, *row.steps) for row in rows]
-    inputs = [row.first["input"].partition(",")[0] for row in rows]
-    seen = [f"{name} {what}" for name, what in zip(steps, inputs, strict=True)]
-    candidates = []
-    for index, row in enumerate(rows):
-        alike = [k for k, name in enumerate(steps) if name == steps[index]]
-        telling = _fewest(index, alike, varied)
-        settings = ", ".join(f"{name.rpartition('.')[2]} {varied[name][index]}" for name in telling)
-        path = f"{row.model} ({row.path})"
-        told = f"{steps[index]} {settings}"
-        candidates.append((row.model, steps[index], seen[index], told, path))
-    given = list(zip(*candidates, strict=True))
+    inputs = [
+        f"{name} {row.first['input'].partition(',')[0]}"
+        for name, row in zip(steps, rows, strict=True)
+    ]
+    told = []
+    for index, name in enumerate(steps):
+        telling = _fewest(index, [k for k, other in enumerate(steps) if other == name], varied)
+        settings = (f"{what.rpartition('.')[2]} {varied[what][index]}" for what in telling)
+        told.append(f"{name} {', '.join(settings)}")
+    paths = [f"{row.model} ({row.path})" for row in rows]
+    ways = (models, steps, inputs, told, paths)
     return [
-        next(
-            (name for name, all_of in zip(mine, given, strict=True) if all_of.count(name) == 1),
-            mine[-1],
-        )
-        for mine in candidates
+        next((names[k] for names in ways if names.count(names[k]) == 1), paths[k])
+        for k in range(len(rows))
     ]
 
 
