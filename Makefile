@@ -171,7 +171,7 @@ $(STOPS)/%/metrics.json: $(STOPS)/$$(*D)/best.pt
 # HEAD/NEURON/SEED; nilif is published (T bins are T pictures), -time lets membranes pass on, e- has
 # the other backbone.
 STREETS    := bench-masks
-MASK_RUNS  := $(foreach run,fpn/nilif fpn/nilif-time fpn/relu,$(SEEDS:%=$(STREETS)/$(run)/%)) $(foreach run,fpn/ilif fpn/e-nilif mask/nilif mask/nilif-time mask/ilif mask/relu,$(STREETS)/$(run)/0)
+MASK_RUNS  := $(foreach run,fpn/nilif fpn/nilif-time fpn/ilif fpn/relu,$(SEEDS:%=$(STREETS)/$(run)/%)) $(foreach run,fpn/e-nilif mask/nilif mask/nilif-time mask/ilif mask/relu,$(STREETS)/$(run)/0)
 nilif      := --model.activation nilif
 e-nilif    := --model.name spike2former-e-tiny --model.activation nilif
 nilif-time := --model.activation nilif --model.decay 0.5

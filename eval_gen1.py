@@ -41,7 +41,11 @@ def compare_line() -> command.CommandLine:
     parser.add_argument(
         "--protocol", default="", help="rule of the mAP in the picture (the first that all have)"
     )
-    parser.add_argument("--output", type=Path, help="directory for compare.md and compare.png")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="directory for compare.md and compare.png; without it the tables are only printed",
+    )
     return parser
 
 

@@ -1,5 +1,6 @@
 """Checkpoint + cache -> mAP under a named protocol, energy per inference, report with pictures."""
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -29,6 +30,8 @@ from models.deploy import deploy
 from models.detector import DetectorNetwork, refuse_other_task
 from models.device import pick_device
 from models.energy import EnergyReport, measure_energy
+from models.memory.carried import UNUSED_MEMORY, has_memory
+from preprocessing.cache import read_manifest
 from preprocessing.dataset import HistogramDataset, Loader, collate
 from preprocessing.inputs import input_of
 
@@ -52,7 +55,7 @@ class EvalConfig:
             and in its ANN-equivalent.
         weights: "float", or "int8": the deployed network with rounded weights, at int8's prices.
         carry_state: Detect in whole recordings, the state carried from window to window, as
-            detect_gen1.py --carry-state; energy is that of one recording in order.
+            detect_gen1.py --carry-state; energy is that of recordings spread over the split.
         pictures: Label times drawn in the report of each kind: evenly spread, best, worst.
         detect: Thresholds of the detections.
     """
@@ -281,9 +284,13 @@ def run(config: EvalConfig) -> dict[str, Any]:
     model, checkpoint = load_model(checkpoint_file(config.checkpoint))
     refuse_other_task(checkpoint.config, "detection", config.checkpoint)
     model.to(device)
-    dataset = open_split(
-        config.cache, config.split, checkpoint.config, *input_of(checkpoint.meta, config.checkpoint)
-    )
+    settings, seen_as, spec = input_of(checkpoint.meta, config.checkpoint)
+    if config.carry_state:  # windows one after the other, whichever it learnt from
+        cached = read_manifest(config.cache).settings
+        settings = replace(settings, every_us=cached.every_us, keep=cached.keep)
+    elif has_memory(checkpoint.config):
+        print(f"note: {config.checkpoint}: {UNUSED_MEMORY}", file=sys.stderr)
+    dataset = open_split(config.cache, config.split, checkpoint.config, settings, seen_as, spec)
     config = replace(config, protocol=config.protocol or dataset.spec.protocol)
     left_out = refuse_unserved(dataset, config.protocol)
     for folder in ("detections", "report"):

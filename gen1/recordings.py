@@ -211,7 +211,7 @@ def verify(
         directory: Holds train/, val/ and test/.
         deep: Read every event, not only headers.
         picture: Write histograms to this .png.
-        dataset: What it should be: gen1, 1mpx, 1mpx-all or a YAML file, see docs/data.md.
+        dataset: What it should be: gen1, 1mpx, dsec, ... or a YAML file, see docs/data.md.
     """
     from gen1.survey import draw, survey
 

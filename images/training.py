@@ -23,6 +23,7 @@ from images.score import score
 from models import resolve
 from models.decode import DetectConfig
 from models.detector import DetectorConfig, DetectorNetwork
+from models.memory.carried import has_memory
 from training.boxes import BoxCriterion
 from training.config import DetectorRunConfig
 from training.firing import FIRING_SAMPLES, tell_of_firing
@@ -97,6 +98,8 @@ class ImageTrainConfig(DetectorRunConfig):
         super().__post_init__()
         if self.side < STRIDE or self.side % STRIDE:
             raise ValueError(f"side is {self.side} px, expected a multiple of {STRIDE}")
+        if has_memory(self.model):
+            raise ValueError("model.memory is for events alone: pictures do not follow one another")
 
 
 class ToTrain(Dataset[Any]):

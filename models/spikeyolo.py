@@ -43,7 +43,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class SpikeYOLOConfig(DetectorConfig):
-    """Everything that shapes the network; the defaults are the published COCO network.
+    """Everything that shapes the network; where no name says more, the published COCO one.
 
     Settings of every detector: see `DetectorConfig`. In variant gen1, layer 8 has one block, not
     three. Raises ValueError for an impossible setting.
@@ -59,7 +59,7 @@ class SpikeYOLOConfig(DetectorConfig):
             the same of the ANN twin, with a ConvGRU; "leaky", every neuron's decay is learnt. For
             networks whose state is carried: docs/memory.md.
         memory_kernel: Side of the recurrent convolutions of "spiking" and "gru", 1 or 3.
-        memory_events: Events a px of a window above which these hear what comes and forget.
+        memory_events: Mean events a px and window above which a memory hears what comes.
     """
 
     depth: float = 0.33

@@ -32,7 +32,7 @@ class HistogramSettings:
         window_us: Events of [t - window_us, t) go into the sample at t, in us.
         time_steps: Equal bins of the window, T.
         representation: Events per bin and cell (255 at most), or a 1 for the last one's polarity;
-            rvt: frames that RVT's preprocessing made, see `python -m preprocessing rvt --help`.
+            rvt: frames that RVT made, taken by `python -m preprocessing rvt` alone.
         downsample: Side in sensor px of the square that shares a cell.
         height: Expected sensor height in px.
         width: Expected sensor width in px.

@@ -14,6 +14,7 @@ from gen1.recordings import Recording
 from gen1.spec import BOX
 from models.detector import DetectorNetwork
 from models.energy import measure_energy
+from models.memory.carried import UNUSED_MEMORY, has_memory
 from preprocessing.denoise import hot_pixels
 from preprocessing.histogram import HistogramSettings, window_histogram
 from preprocessing.inputs import network_frames, network_input
@@ -121,11 +122,13 @@ def detect(
         count_spikes=not config.live and config.engine == "torch",
         engine=config.engine,
     )
+    if has_memory(network.model.config) and not config.carry_state:
+        print(f"note: {config.checkpoint}: {UNUSED_MEMORY}", file=sys.stderr)
     for oddity in oddities(reader, detector.settings, trained):
         print(f"note: {recording.name}: {oddity}", file=sys.stderr)
     n_windows = (end_us - start_us) // config.every_us
     energy_mj = None
-    if config.energy_windows and not config.carry_state:
+    if config.energy_windows and config.engine == "torch" and not config.carry_state:
         ends_us = start_us + config.every_us * np.arange(1, n_windows + 1)
         some_us = ends_us[:: -(-n_windows // config.energy_windows)]
         energy_mj = energy_per_window(network.model, detector, reader, some_us, hot)

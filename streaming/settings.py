@@ -12,7 +12,8 @@ class StreamConfig:
     """Detect on one recording or a directory of them.
 
     Args:
-        recording: NAME_td.dat, a Prophesee RAW file (EVT 2, 2.1, 3), or a directory of them.
+        recording: NAME_td.dat, a RAW file (EVT 2, 2.1, 3), another format of docs/data.md, or a
+            directory of them.
         checkpoint: Checkpoint file, or a run directory (its best.pt is used).
         output: Directory for NAME_bbox.npy, boxes as Prophesee stores them.
         video: File to draw, .mp4 or .gif; for a directory of recordings a directory of .mp4.
@@ -26,10 +27,11 @@ class StreamConfig:
         energy_windows: Windows whose energy is counted, spread evenly; 0 counts none.
         device: "auto", "cpu" or "cuda".
         engine: What runs the network: "torch", or onnxruntime on a CPU: "onnx", or with rounded
-            weights, the fastest, "onnx-int8". These count no spikes. Extra `[onnx]`.
+            weights, the fastest, "onnx-int8". These count neither spikes nor energy. Extra `[onnx]`.
         height: Sensor height in px where a .dat names none, else the training's; of a RAW file, in
             place of the header's, else 720.
-        width: Sensor width in px where the recording names none; as height, 1280.
+        width: Sensor width in px where the recording names none; else as for height, 1280 of a RAW
+            file.
         carry_state: Keep membranes from window to window; `--every-ms` must be the window's length.
             Their energy is not counted.
         live: Replay the recording at its own pace; windows that come too late are dropped.

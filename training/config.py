@@ -14,6 +14,7 @@ from models import family, family_of, resolve
 from models.choices import refuse_below, refuse_unknown_choices
 from models.decode import DetectConfig
 from models.detector import DetectorConfig, published_but
+from models.memory.carried import has_memory
 from preprocessing.augment import AugmentConfig
 from preprocessing.inputs import Input
 
@@ -184,7 +185,8 @@ class TrainConfig(DetectorRunConfig):
         in_memory: Decompress both splits into memory once; for small sets.
         augment_on: Whether training samples are augmented; the authors' recipe does not.
         protocol: Rule of the val mAP; "" for that of the data set.
-        pictures: Label times of val drawn into TensorBoard; firing rates are theirs (0: of 4).
+        pictures: Label times of val drawn into TensorBoard, whose firing rates are logged; 0 draws
+            none and logs those of 4.
         augment: What augmentation may do.
         detect: Thresholds of the detections on val.
         stream: Clips with carried state instead of single windows.
@@ -208,9 +210,8 @@ class TrainConfig(DetectorRunConfig):
         if self.stream.clip and self.distill:
             found = f"stream.clip is {self.stream.clip} with distill {self.distill}"
             raise ValueError(f"{found}, expected one of them: a teacher remembers nothing")
-        memory = getattr(self.model, "memory", "none")
-        if memory in ("spiking", "gru") and self.stream.clip < 2:
-            found = f"model.memory is {memory!r} with stream.clip {self.stream.clip}"
+        if has_memory(self.model) and self.stream.clip < 2:
+            found = f"a model.memory with stream.clip {self.stream.clip}"
             raise ValueError(f"{found}, expected 2 or more: it learns from window to window")
 
 

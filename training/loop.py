@@ -330,7 +330,7 @@ def freeze(model: DetectorNetwork, what: str) -> list[nn.Module]:
         part.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         found = f"freeze is {what!r}, which leaves nothing to learn"
-        raise ValueError(f"{found}, expected --model.memory spiking or gru beside it")
+        raise ValueError(f"{found}, expected a network with --model.memory spiking or gru")
     return parts
 
 

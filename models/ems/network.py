@@ -43,7 +43,7 @@ RES10 = ee_layout(0, 0, 0, 0)
 
 @dataclass(frozen=True)
 class EMSConfig(DetectorConfig):
-    """Everything that shapes the network; the defaults are those of COCO.
+    """Everything that shapes the network; where no name says more, that of COCO.
 
     Settings of every detector: see `DetectorConfig`. Raises ValueError for an impossible setting.
 

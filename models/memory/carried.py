@@ -6,7 +6,14 @@ import torch
 from spikingjelly.activation_based import base
 from torch import Tensor, nn
 
-from models.detector import DetectorNetwork
+from models.detector import DetectorConfig, DetectorNetwork
+
+UNUSED_MEMORY = "has a memory, of which nothing is used without --carry-state"
+
+
+def has_memory(config: DetectorConfig) -> bool:
+    """Whether a network keeps for later windows what it heard, beside what its neurons carry."""
+    return getattr(config, "memory", "none") in ("spiking", "gru")
 
 
 def refuse_stateless(network: DetectorNetwork, asked: str) -> None:

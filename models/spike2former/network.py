@@ -33,7 +33,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Spike2FormerConfig(DetectorConfig):
-    """Everything that shapes the network; the defaults are those of ADE20K.
+    """Everything that shapes the network; where no name says more, that of ADE20K.
 
     Settings of every network: see `DetectorConfig`. The published neuron has no memory, decay 0:
     T steps are T images whose logits are averaged. decay above 0 lets membranes pass from bin to

@@ -326,7 +326,7 @@ def test_evaluation_with_state_is_what_a_stream_finds(cache, recordings, checkpo
 
 
 @pytest.mark.slow
-def test_the_commands_agree_bit_for_bit(cache, recordings, checkpoint, tmp_path):
+def test_the_commands_agree_bit_for_bit(cache, recordings, checkpoint, tmp_path, capsys):
     given = {"checkpoint": checkpoint, "carry_state": True}
     asked = EvalConfig(
         cache=cache, split="val", protocol="all-boxes", pictures=1, output=tmp_path / "eval",
@@ -346,6 +346,13 @@ def test_the_commands_agree_bit_for_bit(cache, recordings, checkpoint, tmp_path)
         assert ours.tobytes() == theirs.tobytes()
     rested = run(replace(asked, output=tmp_path / "rested", carry_state=False))
     assert rested["config_hash"] != metrics["config_hash"]
+    assert "a.pt: has a memory, of which nothing is used without" in capsys.readouterr().err
+    from_label_times = tmp_path / "labels.pt"  # as most are trained: the windows asked for count
+    _, (network, weights, meta, *_) = load_model(checkpoint)
+    meta = {**meta, "histogram": {**meta["histogram"], "every_us": 0, "keep": "rvt"}}
+    save_checkpoint(from_label_times, network, weights, meta)
+    other = run(replace(asked, checkpoint=from_label_times, output=tmp_path / "labels"))
+    assert other["protocols"] == metrics["protocols"]
 
 
 @pytest.mark.slow
