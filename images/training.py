@@ -32,6 +32,8 @@ from training.ranks import Ranks
 from training.reading import TrainData
 from training.task import Task
 
+RGB = 3  # channels
+
 
 @dataclass(frozen=True)
 class PictureAugmentConfig:
@@ -98,6 +100,9 @@ class ImageTrainConfig(DetectorRunConfig):
         super().__post_init__()
         if self.side < STRIDE or self.side % STRIDE:
             raise ValueError(f"side is {self.side} px, expected a multiple of {STRIDE}")
+        if self.model.in_channels != RGB:
+            found = f"model.in_channels is {self.model.in_channels}"
+            raise ValueError(f"{found}, expected {RGB}: pictures are RGB")
         if has_memory(self.model):
             raise ValueError("model.memory is for events alone: pictures do not follow one another")
 

@@ -1,6 +1,7 @@
 """Weights and the configuration they belong to, in one file without pickled code."""
 
 import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,8 @@ from models.detector import DetectorConfig, DetectorNetwork
 FORMAT = "spikeyolo-gen1 checkpoint, version 1"
 #: Whose weights a file holds: those of the network as trained, or of `deploy` of it.
 KINDS = ("trained", "deployed")
+#: What a run goes on from.
+RUN_STATE = ("last.pt", "previous.pt")
 
 
 class Checkpoint(NamedTuple):
@@ -67,6 +70,12 @@ def checkpoint_file(path: Path | str) -> Path:
     return path / "best.pt" if path.is_dir() else path
 
 
+def refuse_run_state(target: Path) -> None:
+    """ValueError for a file that a run goes on from: nothing else may replace it."""
+    if target.name in RUN_STATE and target.exists():
+        raise ValueError(f"{target}: a run goes on from it, expected another --output")
+
+
 def load_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint to the CPU; no code in the file is ever run.
 
@@ -76,6 +85,10 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     if not path.is_file():
         raise ValueError(f"{path}: no such checkpoint")
     try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()  # torch reads on where a byte has changed
+        if damaged:
+            raise ValueError(damaged)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle may raise anything at all
         reason = type(error).__name__
@@ -90,8 +103,12 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         kind = content.get("kind", "trained")  # nor that
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
-        return Checkpoint(config, content["weights"], content["meta"], content["training"], kind)
-    except (KeyError, TypeError, ValueError) as error:
+        weights = content["weights"]
+        for name, tensor in weights.items():
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f"{name} is not finite")
+        return Checkpoint(config, weights, dict(content["meta"]), dict(content["training"]), kind)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: damaged checkpoint ({error})") from None
 
 

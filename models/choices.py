@@ -12,9 +12,13 @@ def refuse_unknown_choices(settings: Any) -> None:
             raise ValueError(f"{found}, expected one of {', '.join(get_args(kind))}")
 
 
-def refuse_below(least: int, settings: Any, *names: str) -> None:
-    """ValueError for a field of a dataclass that is less, infinite or no number; None will do."""
+def refuse_below(least: int, settings: Any, *names: str, prefix: str = "") -> None:
+    """ValueError for a field of a dataclass that is less, or not finite; None will do.
+
+    prefix: of the field's name, as the user wrote it.
+    """
     for name in names:
         value = getattr(settings, name)
         if value is not None and not least <= value < inf:
-            raise ValueError(f"{name} is {value}, expected {least} or more")
+            finite = "" if value < least else ", finite"
+            raise ValueError(f"{prefix}{name} is {value}, expected {least} or more{finite}")

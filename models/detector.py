@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from math import inf
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -65,6 +66,10 @@ class DetectorConfig:
         object.__setattr__(self, "activation", activation)
         refuse_below(1, self, "num_classes", "in_channels")
         refuse_below(1, self, "time_steps", "bins_per_step", "shown", "max_spikes")
+        if not 0 < self.input_scale < inf:
+            raise ValueError(f"input_scale is {self.input_scale}, expected more than 0")
+        if not 0 <= self.decay <= 1:
+            raise ValueError(f"decay is {self.decay}, expected a share of the membrane in [0, 1]")
         if self.time_steps % self.bins_per_step:
             found = f"bins_per_step is {self.bins_per_step}"
             raise ValueError(f"{found}, expected a divisor of time_steps, {self.time_steps}")
@@ -259,4 +264,6 @@ def published_but(gains: Any, given: Mapping[str, float]) -> Any:
         if name not in names:
             found = f"gains.{name} is not part of this model's loss"
             raise ValueError(f"{found}, expected {', '.join(names)}")
-    return replace(gains, **given)
+    gains = replace(gains, **given)
+    refuse_below(0, gains, *names, prefix="gains.")
+    return gains

@@ -42,7 +42,8 @@ class EnergyMeter:
 
     def _add(self, name: str, price_pj: float, _neuron: nn.Module, _x: object, y: Tensor) -> None:
         if torch.is_grad_enabled():
-            self._spent[name] = y.sum() * (price_pj / y.shape[1])
+            wide = torch.promote_types(y.dtype, torch.float32)  # a sum may pass float16's 65504
+            self._spent[name] = y.sum(dtype=wide) * (price_pj / y.shape[1])
 
     def share(self) -> Tensor:
         """Energy per image of the last forward with gradients, over the ANN-equivalent's."""

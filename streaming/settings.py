@@ -27,7 +27,7 @@ class StreamConfig:
         energy_windows: Windows whose energy is counted, spread evenly; 0 counts none.
         device: "auto", "cpu" or "cuda".
         engine: What runs the network: "torch", or onnxruntime on a CPU: "onnx", or with rounded
-            weights, the fastest, "onnx-int8". These count neither spikes nor energy. Extra `[onnx]`.
+            weights, the fastest, "onnx-int8". These count no spikes, no energy. Extra `[onnx]`.
         height: Sensor height in px where a .dat names none, else the training's; of a RAW file, in
             place of the header's, else 720.
         width: Sensor width in px where the recording names none; else as for height, 1280 of a RAW

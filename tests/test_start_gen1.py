@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from models.checkpoint import load_checkpoint
+from models.checkpoint import load_checkpoint, save_checkpoint
 from train_gen1 import main
 
 
@@ -79,7 +79,16 @@ def test_teacher_and_energy_are_parts_of_the_loss(small_cache, twin, tmp_path):
         (["--init", "/nowhere"], "/nowhere: no such checkpoint"),
         (["--distill", "/nowhere"], "/nowhere: no such checkpoint"),
         (["--init", "TWIN", "--model.name", "spikeyolo-n"], "down1.conv.weight is (16, 2, 7, 7),"),
-        (["--distill", "TWIN", "--model.name", "ems-res10"], "a teacher of family 'spikeyolo', ex"),
+        (["--distill", "TWIN", "--model.name", "ems-res10"], "of the family ems cannot imitate"),
+        (["--optim.backbone-lr", "-1"], "optim.backbone_lr is -1.0, expected 0 or more"),
+        (["--optim.ema-tau", "0"], "optim.ema_tau is 0.0, expected more than 0"),
+        (["--optim.momentum", "2"], "optim.momentum is 2.0, expected 0 to 1"),
+        (["--optim.lr", ".inf"], "optim.lr is inf, expected more than 0"),
+        (["--energy-weight", ".inf"], "energy_weight is inf, expected 0 or more, finite"),
+        (["--gains.box", "-1"], "gains.box is -1.0, expected 0 or more"),
+        (["--threads", "-1"], "threads is -1, expected 0 or more"),
+        (["--model.input-scale", "0"], "input_scale is 0.0, expected more than 0"),
+        (["--model.memory", "leaky", "--model.decay", "5"], "decay is 5.0, expected a share"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(
@@ -92,3 +101,55 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     assert error.startswith("error: ")
     assert message in error
     assert not list(output.glob("*"))
+
+
+def with_meta(run, path, **changes):
+    """A copy of a run's best checkpoint that says something else of its data."""
+    found = load_checkpoint(run / "best.pt")
+    save_checkpoint(path, found.config, found.weights, {**found.meta, **changes})
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        (
+            "dataset",
+            {"classes": ["pedestrian", "car"]},
+            "a teacher of classes ['pedestrian'",
+        ),
+        ("histogram", {"window_us": 50_000}, "a teacher of window_us 50000, expected 250000"),
+        ("histogram", {"downsample": 2}, "a teacher of downsample 2, expected "),
+    ],
+)
+def test_a_teacher_sees_and_finds_what_its_pupil_does(
+    small_cache, twin, tmp_path, capsys, name, changes, message
+):
+    said = load_checkpoint(twin / "best.pt").meta[name]
+    teacher = with_meta(twin, tmp_path / "t.pt", **{name: {**said, **changes}})
+    assert main(options(small_cache, tmp_path / "run", "--distill", teacher)) == 1
+    assert message in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("*"))
+
+
+@pytest.mark.parametrize("option", ["--init", "--distill"])
+def test_a_run_does_not_replace_what_it_learns_from(small_cache, twin, tmp_path, capsys, option):
+    own = tmp_path / "own"
+    with_meta(twin, own / "best.pt")
+    before = (own / "best.pt").read_bytes()
+    assert main(options(small_cache, own, option, str(own))) == 1
+    assert "lies in the output of this run, expected elsewhere" in capsys.readouterr().err
+    assert (own / "best.pt").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_run_keeps_its_teacher(small_cache, twin, tmp_path, capsys):
+    teacher = with_meta(twin, tmp_path / "t.pt")
+    command = options(small_cache, tmp_path / "run", "--distill", teacher)
+    assert main(command) == 0
+    with_meta(twin, tmp_path / "t.pt", seed=7)
+    longer = [*command, "--epochs", "2", "--continue-changed"]
+    assert main(longer) == 1
+    assert "last.pt: taught by another teacher, expected" in capsys.readouterr().err
+    with_meta(twin, tmp_path / "t.pt")
+    assert main(longer) == 0

@@ -28,10 +28,10 @@ class BoxCriterion:
     ) -> None:
         self.loss = model.criterion(config.gains, ranks.sum)
         self.config, self.ranks = config, ranks
-        self.teacher = teacher_of(config) if config.distill else None
-        if self.teacher and not hasattr(self.loss, "imitation"):
+        if config.distill and not hasattr(self.loss, "imitation"):
             found = f"distill is {config.distill}, but a network of the family"
             raise ValueError(f"{found} {config.model.family} cannot imitate, expected spikeyolo")
+        self.teacher = teacher_of(config) if config.distill else None
         x = example() if config.energy_weight else None
         self.meter = None if x is None else EnergyMeter(model, x)
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,8 +63,15 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
-        if self.accumulate < 1:
-            raise ValueError(f"optim.accumulate is {self.accumulate}, expected 1 or more")
+        refuse_below(1, self, "accumulate", prefix="optim.")
+        for name in ("lr", "ema_tau"):
+            if not 0 < getattr(self, name) < inf:
+                raise ValueError(f"optim.{name} is {getattr(self, name)}, expected more than 0")
+        rates = ("final_lr", "warmup_bias_lr", "backbone_lr")
+        refuse_below(0, self, *rates, "weight_decay", "warmup_epochs", "clip", prefix="optim.")
+        for name in ("momentum", "warmup_momentum", "ema_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"optim.{name} is {getattr(self, name)}, expected 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +126,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
         refuse_below(1, self, "epochs", "batch_size", "eval_every")
+        refuse_below(0, self, "workers", "threads")
         gains = published_but(family(self.model.family).gains(), self.gains)
         object.__setattr__(self, "gains", asdict(gains))
 
@@ -213,6 +222,9 @@ class TrainConfig(DetectorRunConfig):
         if has_memory(self.model) and self.stream.clip < 2:
             found = f"a model.memory with stream.clip {self.stream.clip}"
             raise ValueError(f"{found}, expected 2 or more: it learns from window to window")
+        if has_memory(self.model) and self.input != "histogram":
+            found = f"a model.memory with input {self.input!r}"
+            raise ValueError(f"{found}, expected histogram: it hears counts of events")
 
 
 def plain(settings: Any) -> dict[str, Any]:

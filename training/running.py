@@ -1,4 +1,4 @@
-"""A run from its command to its end: with whose weights it begins, and with which processes."""
+"""A run from its command to its end: with which processes."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,30 +10,18 @@ from gen1 import command
 from gen1.atomic import make_writable
 from gen1.ending import end_workers
 from models import build_network
-from models.checkpoint import checkpoint_file, load_checkpoint
 from models.detector import DetectorConfig, DetectorNetwork
 from models.device import pick_device
-from models.start import start_from
 from training import options
 from training.config import RunConfig
 from training.loop import Trainer
 from training.options import Config
+from training.others import begin, refuse_own_output, taught_by
 from training.ranks import Ranks, find_ranks
-from training.saving import Interrupted, has_begun, seed_everything
+from training.saving import Interrupted, seed_everything
 from training.task import Task
 
 TaskOf = Callable[[Config, DetectorNetwork, Ranks], tuple[Task, dict[str, Any]]]
-
-
-def begin(model: DetectorNetwork, config: RunConfig, ranks: Ranks) -> dict[str, Any]:
-    """Give a run that has not begun the weights of `config.init`; what run.json says of it."""
-    if config.init is None or has_begun(config.output):
-        return {}
-    path = checkpoint_file(config.init)
-    start = start_from(model, load_checkpoint(path), str(path))
-    if ranks.is_main:
-        print(f"begun from {path}: {start.in_words()}", flush=True)
-    return {"init": {"file": str(path), **start._asdict(), "taken": len(start.taken)}}
 
 
 def trainer_of(config: Config, ranks: Ranks, task_of: TaskOf[Config]) -> Trainer:
@@ -43,12 +31,13 @@ def trainer_of(config: Config, ranks: Ranks, task_of: TaskOf[Config]) -> Trainer
     """
     if config.threads:
         torch.set_num_threads(config.threads)
+    refuse_own_output(config)
     make_writable(config.output)
     seed_everything(config.seed)
     model = build_network(config.model)
-    started = begin(model, config, ranks)
     task, about = task_of(config, model, ranks)
-    trainer = Trainer(config, model, task, about, ranks)
+    started = begin(model, config, about, ranks)
+    trainer = Trainer(config, model, task, {**about, **taught_by(config, about)}, ranks)
     trainer.begun_from = started
     return trainer
 

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from evaluation.provenance import commit, content_hash, environment, flat
 from gen1.atomic import atomic_write
-from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from models.checkpoint import RUN_STATE, Checkpoint, load_checkpoint, save_checkpoint
 from preprocessing.cache import writing
 from training.config import FREE, SINCE, RunConfig, plain
 from training.ranks import Ranks
 
-LAST, PREVIOUS, DAMAGED = "last.pt", "previous.pt", "damaged.pt"
+(LAST, PREVIOUS), DAMAGED = RUN_STATE, "damaged.pt"
 Loaded = TypeVar("Loaded")
 
 
@@ -108,8 +108,10 @@ class RunFiles:
         asked = {**self.settings, "model": plain(self.config.model)}
         changed = changes(path, begun, asked, FREE, self.config.continue_changed)
         for name, value in self.about.items():
-            if checkpoint.meta[name] != value:
-                raise ValueError(f"{path}: trained on a cache made with other settings")
+            if checkpoint.meta.get(name, value) != value:  # older ones say less
+                data = "a cache made with other settings, or other pictures"
+                said = "taught by another teacher" if "teacher" in name else f"trained on {data}"
+                raise ValueError(f"{path}: {said}, expected what the run began with")
         state = checkpoint.training
         self.changes = state.get("changes", [])
         if changed:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from gen1 import command
-from models.checkpoint import checkpoint_file, load_model, save_checkpoint
+from gen1.atomic import make_way
+from models.checkpoint import checkpoint_file, load_model, refuse_run_state, save_checkpoint
 from models.deploy import batch_norms, deploy
 from models.detector import DetectorNetwork
 
@@ -65,6 +66,8 @@ def deploy_file(checkpoint: str | Path, output: str | Path | None = None) -> str
     target = Path(output) if output else source.with_name("deployed.pt")
     if target.exists() and target.samefile(source):
         raise ValueError(f"{target}: is the trained checkpoint itself, expected another --output")
+    refuse_run_state(target)
+    make_way(target)
     model, trained = load_model(source)
     if trained.kind != "trained":
         raise ValueError(f"{source}: is deployed already, expected a trained checkpoint")

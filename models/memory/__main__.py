@@ -5,8 +5,14 @@ from pathlib import Path
 from typing import Literal
 
 from gen1 import command
+from gen1.atomic import make_way
 from models import build_network
-from models.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
+from models.checkpoint import (
+    checkpoint_file,
+    load_checkpoint,
+    refuse_run_state,
+    save_checkpoint,
+)
 from models.spikeyolo import SpikeYOLOConfig
 from models.start import start_from
 
@@ -25,7 +31,11 @@ def remember(checkpoint: str | Path, output: str | Path | None = None, events: f
     target = Path(output) if output else source.with_name("remembers.pt")
     if target.exists() and target.samefile(source):
         raise ValueError(f"{target}: is the checkpoint without memory, expected another --output")
+    refuse_run_state(target)
+    make_way(target)
     trained = load_checkpoint(source)
+    if (seen := trained.meta.get("input", "histogram")) != "histogram":
+        raise ValueError(f"{source}: reads the input {seen!r}, expected histogram: events to hear")
     found = trained.config
     if not isinstance(found, SpikeYOLOConfig) or found.memory != "none":
         holds = f"{found.name!r} with memory {getattr(found, 'memory', 'none')!r}"

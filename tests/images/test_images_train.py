@@ -180,6 +180,7 @@ def test_the_command_takes_its_classes_from_the_annotations(config, capsys):
         (["--energy-weight", "-1"], "energy_weight is -1.0, expected 0 or more"),
         (["--energy-weight", "inf"], "energy_weight is inf, expected 0 or more"),
         (["--model.memory", "spiking"], "model.memory is for events alone"),
+        (["--model.in-channels", "2"], "model.in_channels is 2, expected 3"),
     ],
 )
 def test_impossible_settings_are_one_sentence(config, capsys, options, sentence):

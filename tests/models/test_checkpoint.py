@@ -96,6 +96,33 @@ class Explosive:
         return os.mkdir, (str(self.path),)
 
 
+def test_a_byte_that_has_changed_is_found(saved):
+    _, path = saved
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1  # in the numbers of a tensor, which read as well as before
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"last\.pt: not a readable checkpoint \(ValueError"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(saved, value):
+    model, path = saved
+    weights = {**model.state_dict(), "sppf.conv1.bn.bias": torch.full((16,), value)}
+    save_checkpoint(path, model.config, weights, META)
+    with pytest.raises(ValueError, match=r"damaged checkpoint \(sppf\.conv1\.bn\.bias is not fini"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["meta", "weights", "training"])
+@pytest.mark.parametrize("content", [None, 3, ["a"]])
+def test_parts_of_another_kind_are_refused(saved, name, content):
+    _, path = saved
+    torch.save({**torch.load(path, weights_only=True), name: content}, path)
+    with pytest.raises(ValueError, match=r"last\.pt: damaged checkpoint"):
+        load_checkpoint(path)
+
+
 def test_no_code_in_the_file_is_run(tmp_path):
     path, fuse = tmp_path / "bomb.pt", tmp_path / "executed"
     torch.save({"format": FORMAT, "meta": Explosive(fuse)}, path)

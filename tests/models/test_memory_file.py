@@ -63,3 +63,26 @@ def test_the_checkpoint_itself_is_never_replaced(trained, capsys):
     assert load_checkpoint(source).config.memory == "none"
     assert main([str(source), "--events", "-1"]) == 1
     assert "memory_events is -1.0, expected 0 or more" in capsys.readouterr().err
+
+
+def test_what_a_run_goes_on_from_is_never_replaced(trained, capsys):
+    source = trained()
+    last = source.with_name("last.pt")
+    last.write_bytes(b"weights and optimizer")
+    assert main([str(source), "--output", str(last)]) == 1
+    assert "last.pt: a run goes on from it, expected another --output" in capsys.readouterr().err
+    assert last.read_bytes() == b"weights and optimizer"
+
+
+def test_a_directory_is_no_file_to_write(trained, tmp_path, capsys):
+    source = trained()
+    assert main([str(source), "--output", str(tmp_path)]) == 1
+    assert "is a directory, expected the name of a file to write" in capsys.readouterr().err
+
+
+def test_a_network_of_frames_has_no_events_to_hear(tmp_path, capsys):
+    model = build_model("spikeyolo-p", variant="gen1", time_steps=2, in_channels=3)
+    path = tmp_path / "best.pt"
+    save_checkpoint(path, model.config, model.state_dict(), {"input": "authors"})
+    assert main([str(path)]) == 1
+    assert "reads the input 'authors', expected histogram" in capsys.readouterr().err

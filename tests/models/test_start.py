@@ -8,7 +8,7 @@ import torch
 from models import build_model
 from models.checkpoint import Checkpoint
 from models.deploy import deploy
-from models.start import rebinned, start_from
+from models.start import rebinned, rescale_statistics, start_from
 
 GEN1 = {"variant": "gen1", "time_steps": 2}
 
@@ -61,6 +61,42 @@ def test_the_same_bins_at_once_give_the_first_layer_as_it_is():
     model = build_model("spikeyolo-p", **GEN1, bins_per_step=2, input_scale=1)
     assert begun(model, twin).reshaped == []
     assert all(map(torch.equal, model.state_dict().values(), twin.state_dict().values()))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["spikeyolo-p", "ems-res10"])
+def test_batch_norms_that_do_not_learn_follow_the_value_of_spikes(name):
+    torch.manual_seed(0)
+    counts = build_model(name, **GEN1, activation="ilif")
+    x = torch.poisson(torch.full((2, 2, 2, 64, 64), 0.5))
+    for norm in (m for m in counts.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.momentum = 1.0
+        norm.bias.uniform_(-0.1, 0.4)
+    counts.train()(x)
+    shares = build_model(name, **GEN1, activation="nilif").eval()
+    start = begun(shares, counts)
+    assert start.factor == 4
+    wanted = counts.eval()(x)
+    assert not all(map(torch.equal, shares(x), wanted))
+    assert len(rescale_statistics(shares, start.factor)) > 20
+    assert all(map(torch.equal, shares(x), wanted))
+
+
+@torch.no_grad()
+def test_a_memory_reads_counts_that_may_be_finer():
+    theirs = build_model("spikeyolo-p", **{**GEN1, "input_scale": 0.5}, memory="spiking")
+    model = build_model("spikeyolo-p", **{**GEN1, "input_scale": 2.0}, memory="spiking")
+    fresh = [memory.readout.weight.clone() for memory in model.memory]
+    begun(model, theirs)
+    assert all(torch.equal(m.readout.weight, w) for m, w in zip(model.memory, fresh, strict=True))
+
+
+def test_as_many_classes_of_other_names_begin_anew():
+    model = build_model("spikeyolo-p", **GEN1)
+    start = start_from(model, checkpoint_of(model), "x.pt", other_classes=True)
+    assert {name.rpartition(".")[0] for name in start.anew} == {
+        f"head.cls.{i}.2.conv" for i in range(3)
+    }
 
 
 @pytest.mark.parametrize(("found", "wanted"), [(4, 1), (4, 2), (1, 4), (2, 4)])
