@@ -178,7 +178,7 @@ def test_the_command_takes_its_classes_from_the_annotations(config, capsys):
         (["--augment.mosaic", "2"], "mosaic is 2.0, expected 0 to 1"),
         (["--augment.scale", "1"], "scale is 1.0, expected 0 or more, below 1"),
         (["--energy-weight", "-1"], "energy_weight is -1.0, expected 0 or more"),
-        (["--energy-weight", "inf"], "energy_weight is inf, expected 0 or more"),
+        (["--energy-weight", ".inf"], "energy_weight is inf, expected 0 or more, finite"),
         (["--model.memory", "spiking"], "model.memory is for events alone"),
         (["--model.in-channels", "2"], "model.in_channels is 2, expected 3"),
     ],
