@@ -123,8 +123,9 @@ def rescale_statistics(model: DetectorNetwork, factor: float) -> list[str]:
     norms = norms_of_spikes(model)
     for name, bias in norms.items():
         norm = model.get_submodule(name)
-        assert isinstance(norm.running_mean, Tensor)
-        assert isinstance(norm.running_var, Tensor)
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         norm.running_mean.sub_(bias).div_(factor).add_(bias)
         norm.running_var.add_(norm.eps).div_(factor**2).sub_(norm.eps)  # so that all is as it was
     return [*norms]
