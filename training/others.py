@@ -39,13 +39,14 @@ def begin(
     checkpoint = load_checkpoint(path)
     known, wanted = classes_of(checkpoint.meta), classes_of(about)
     start = start_from(model, checkpoint, str(path), known != wanted)
+    follow = ""
     if start.factor != 1 and config.freeze != "nothing":
         if model.config.task == "segmentation":
             found = f"its spikes are worth {start.factor:g} of ours, with freeze {config.freeze!r}"
             raise ValueError(f"{path}: {found}, expected nothing frozen: products cannot follow")
-        rescale_statistics(model, start.factor)
+        follow = f"; {len(rescale_statistics(model, start.factor))} batch norms follow"
     if ranks.is_main:
-        print(f"begun from {path}: {start.in_words()}", flush=True)
+        print(f"begun from {path}: {start.in_words()}{follow}", flush=True)
     return {"init": {"file": str(path), **start._asdict(), "taken": len(start.taken)}}
 
 
