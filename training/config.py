@@ -220,7 +220,8 @@ class TrainConfig(DetectorRunConfig):
             found = f"stream.clip is {self.stream.clip} with distill {self.distill}"
             raise ValueError(f"{found}, expected one of them: a teacher remembers nothing")
         if has_memory(self.model) and self.stream.clip < 2:
-            found = f"a model.memory with stream.clip {self.stream.clip}"
+            memory = getattr(self.model, "memory", "")
+            found = f"model.memory is {memory!r} with stream.clip {self.stream.clip}"
             raise ValueError(f"{found}, expected 2 or more: it learns from window to window")
         if has_memory(self.model) and self.input != "histogram":
             found = f"a model.memory with input {self.input!r}"
