@@ -66,7 +66,9 @@ def taught_by(config: RunConfig, about: Mapping[str, Any]) -> dict[str, str]:
 
 
 def what_is_seen(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """By name what a network reads and finds, of what its checkpoint says of the data."""
+    """By name what a network reads and finds, where its checkpoint says so."""
+    if not meta.get("histogram") and "images" not in meta:
+        return {}
     windows = {k: v for k, v in (meta.get("histogram") or {}).items() if k not in WHEN}
     return {**windows, "input": meta.get("input", "pictures"), "classes": classes_of(meta)}
 
