@@ -158,3 +158,22 @@ def test_a_run_keeps_its_teacher(small_cache, twin, tmp_path, capsys):
     assert "last.pt: taught by another teacher, expected" in capsys.readouterr().err
     with_meta(twin, tmp_path / "t.pt")
     assert main(longer) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "anew"),
+    [
+        ({"dataset": {"classes": ["red", "green"]}}, True),
+        (
+            {"histogram": None, "dataset": None},
+            False,
+        ),  # as the authors' of COCO: says none
+    ],
+)
+def test_classes_begin_anew_where_their_names_are_others(
+    small_cache, twin, tmp_path, capsys, changes, anew
+):
+    start = with_meta(twin, tmp_path / "start.pt", **changes)
+    assert main(options(small_cache, tmp_path / "run", "--init", start)) == 0
+    assert ("begun anew: head.cls.0.2.conv.weight" in capsys.readouterr().out) == anew

@@ -37,8 +37,8 @@ def begin(
         return {}
     path = checkpoint_file(config.init)
     checkpoint = load_checkpoint(path)
-    known, wanted = classes_of(checkpoint.meta), classes_of(about)
-    start = start_from(model, checkpoint, str(path), known != wanted)
+    known, wanted = (what_is_seen(meta).get("classes") for meta in (checkpoint.meta, about))
+    start = start_from(model, checkpoint, str(path), other_classes=known not in (None, wanted))
     follow = ""
     if start.factor != 1 and config.freeze != "nothing":
         if model.config.task == "segmentation":
@@ -67,7 +67,7 @@ def taught_by(config: RunConfig, about: Mapping[str, Any]) -> dict[str, str]:
 
 def what_is_seen(meta: Mapping[str, Any]) -> dict[str, Any]:
     """By name what a network reads and finds, where its checkpoint says so."""
-    if not meta.get("histogram") and "images" not in meta:
+    if not any(meta.get(kind) for kind in ("histogram", "images", "masks")):
         return {}
     windows = {k: v for k, v in (meta.get("histogram") or {}).items() if k not in WHEN}
     return {**windows, "input": meta.get("input", "pictures"), "classes": classes_of(meta)}

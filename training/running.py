@@ -1,4 +1,4 @@
-"""A run from its command to its end: with which processes."""
+"""A run from its command to its end: its network, its task, its processes."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -27,7 +27,8 @@ from preprocessing.cache import writing
 from training.config import FREE, SINCE, RunConfig, plain
 from training.ranks import Ranks
 
-(LAST, PREVIOUS), DAMAGED = RUN_STATE, "damaged.pt"
+LAST, PREVIOUS = RUN_STATE
+DAMAGED = "damaged.pt"
 Loaded = TypeVar("Loaded")
 
 
